@@ -1,0 +1,116 @@
+"""The command `overhaul`: one thin function a subcommand."""
+
+import argparse
+import json
+import sys
+import traceback
+from pathlib import Path
+
+COMMANDS = {
+    "train": "train a setup: distil a student, train it alone, or train a teacher",
+    "evaluate": "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
+    "setups": "the settings of the paper and our own, as a table",
+    "demo": "train a teacher, a student alone and a distilled one on handwritten digits",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; the exit status is 2, with one line of explanation, for whatever the user can mend."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except ValueError as error:
+        if not ours(error):
+            raise
+        print(f"overhaul: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("overhaul: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def ours(error: ValueError) -> bool:
+    """Whether our own code raised it on purpose; anything from a library is a fault of ours and keeps its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def run(argv: list[str]) -> int:
+    from overhaul.setups import choose
+
+    if not argv or argv[0] in ("-h", "--help"):
+        listing = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+        print(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("overhaul"))
+        return 0
+    choose("command", argv[0], tuple(COMMANDS))
+    return globals()[argv[0]](argv[1:])
+
+
+def train(argv: list[str]) -> int:
+    from overhaul.arguments import parse_training
+
+    setup, run = parse_training(argv)
+    from overhaul.train import train
+
+    train(setup, run)
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    parser = parser_of("evaluate")
+    parser.add_argument("source", help="a run's or student's folder, a checkpoint file, or a Hub id")
+    parser.add_argument("--data", required=True, help="cifar10, cifar100, digits, a Hub id or a folder")
+    parser.add_argument("--data_path", help="a local copy of the data set")
+    parser.add_argument("--image_column", help="the column of the images, where it is not found")
+    parser.add_argument("--label_column", help="the column of the labels, where it is not found")
+    parser.add_argument("--class_names", help="a text file with one class name a line")
+    parser.add_argument("--mixed_precision", help="no, bf16 or fp16")
+    parser.add_argument("--setup", help="whose image size, mean and std to use where the source does not say them")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = vars(parser.parse_args(argv))
+    source, data, like, as_json = (options.pop(name) for name in ("source", "data", "setup", "json"))
+    from overhaul.job import evaluate_source
+    from overhaul.run import Run
+
+    result = evaluate_source(source, data, Run(**options), like)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(f"{source}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['images']:,} images")
+    return 0
+
+
+def setups(argv: list[str]) -> int:
+    parser_of("setups").parse_args(argv)
+    from overhaul.tables import setups_table
+
+    print(setups_table())
+    return 0
+
+
+def demo(argv: list[str]) -> int:
+    parser = parser_of("demo")
+    parser.add_argument("--output_dir", default="runs", help="the folder of the three runs")
+    options = parser.parse_args(argv)
+    from overhaul.demo import demo
+
+    print(demo(Path(options.output_dir)))
+    return 0
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    return Parser(prog=f"overhaul {command}", description=COMMANDS[command], allow_abbrev=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors as one line, with the nearest flag where one is unknown."""
+
+    def error(self, message: str) -> None:
+        from overhaul.arguments import explain
+
+        raise ValueError(explain(message, self))

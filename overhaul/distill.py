@@ -1,0 +1,100 @@
+"""The method: margin ReLU, connectors and partial L2 (Heo et al., ICCV 2019), and the student alone as its baseline."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def margin(norm: nn.BatchNorm2d) -> Tensor:
+    """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, section 3.1).
+
+    The norm's output counts as normal with its scale as deviation and its shift as mean. Where hardly any response
+    is negative (probability at most 0.001), minus three deviations.
+    """
+    if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None:
+        raise ValueError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
+    scale, shift = norm.weight.detach().double().abs(), norm.bias.detach().double()
+    ratio = shift / scale
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
+    negative = torch.special.ndtr(-ratio)
+    return torch.where(negative > 0.001, shift - scale * density / negative, -3 * scale).float()
+
+
+def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+    """Partial L2 distance of a student's map to the margin ReLU of a teacher's (paper, equations 1 to 3).
+
+    student (after its connector), teacher: [batch, channels, height, width]; margin: [channels].
+    Returns a scalar, summed over the map and averaged over the batch, computed in fp32 whatever the inputs.
+    A student at or below a target that is not positive is left alone.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student and teacher maps differ in shape: {list(student.shape)}, {list(teacher.shape)}")
+    target = torch.maximum(teacher.float(), margin.float().view(1, -1, 1, 1))
+    difference = student.float() - target
+    counted = (difference > 0) | (target > 0)
+    return torch.where(counted, difference, 0.0).square().sum() / len(student)
+
+
+def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
+    """1x1 convolution and BatchNorm from the student's to the teacher's width; learned, and thrown away afterwards."""
+    convolution = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+    nn.init.normal_(convolution.weight, 0.0, math.sqrt(2 / teacher_channels))
+    return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels))
+
+
+def as_teacher(net: nn.Module) -> nn.Module:
+    """The net as a teacher: in train mode its BatchNorms use batch statistics and leave their buffers as they were.
+
+    In eval mode they use the buffers, as ever. No parameter asks for a gradient.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.track_running_stats = False
+    return net.requires_grad_(False).train()
+
+
+class Overhaul(nn.Module):
+    """A student with one connector a stage; gives the student's logits and the weighted sum of the stage losses."""
+
+    needs_teacher = True
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        if len(student.norms) != len(teacher.norms):
+            raise ValueError(
+                f"the student has {len(student.norms)} stages and the teacher {len(teacher.norms)}; they must be equal"
+            )
+        pairs = list(zip(student.norms, teacher.norms, strict=True))
+        self.student = student
+        self.connectors = nn.ModuleList(connector(s.num_features, t.num_features) for s, t in pairs)
+        for i, (_, norm) in enumerate(pairs):
+            self.register_buffer(f"margin{i}", margin(norm), persistent=False)
+
+    def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [batch, classes] and the distillation loss, a scalar; stage i of n weighs 1 / 2^(n - 1 - i)."""
+        logits, features = self.student.forward_stages(images)
+        loss, last = 0.0, len(features) - 1
+        for i, (mine, target) in enumerate(zip(features, teacher_stages.features, strict=True)):
+            stage_loss = partial_l2(self.connectors[i](mine), target, self.get_buffer(f"margin{i}"))
+            loss = loss + stage_loss / 2 ** (last - i)
+        return logits, loss
+
+
+class Original(nn.Module):
+    """The student alone: the paper's baseline, and how teachers are trained."""
+
+    needs_teacher = False
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None = None) -> None:
+        super().__init__()
+        self.student = student
+        self.connectors = nn.ModuleList()
+
+    def forward(self, images: Tensor, teacher_stages=None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [batch, classes] and a distillation loss of zero."""
+        logits = self.student(images)
+        return logits, logits.new_zeros((), dtype=torch.float32)
+
+
+METHODS = {"overhaul": Overhaul, "original": Original}

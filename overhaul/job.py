@@ -1,0 +1,131 @@
+"""What the loop turns, put together once: data, teacher, student, optimiser."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from overhaul import distill, engine, hub, models, sources
+from overhaul.data import Normalize, TestLoader, TrainLoader
+from overhaul.evaluation import evaluate
+from overhaul.optimisation import make_optimizer
+from overhaul.run import Run
+from overhaul.setups import SETUPS, Net, Setup, choose, get, teacher_setup
+
+
+@dataclass
+class Job:
+    """A setup made ready on this process. setup: as the data and the teacher have resolved it."""
+
+    setup: Setup
+    accelerator: Accelerator
+    model: nn.Module
+    teacher: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    train_loader: TrainLoader
+    test_loader: TestLoader
+    normalize: Normalize
+    classes: tuple[str, ...]
+
+    @property
+    def student(self) -> nn.Module:
+        """The bare student, outside every wrapper."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).student
+
+    def evaluate(self, net: nn.Module) -> dict:
+        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
+        return evaluate(net, self.test_loader, self.normalize, self.accelerator)
+
+
+def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
+    """The job of a setup; ValueError for data, a teacher or a network that cannot be had or do not go together."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if setup.batch_size % world:
+        raise ValueError(f"--batch_size {setup.batch_size} is of all processes together, and {world} do not divide it")
+    method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
+    if not method.needs_teacher:
+        setup = replace(setup, teacher=None)
+    elif setup.teacher is None or not setup.teacher.weights:
+        raise ValueError(no_teacher(setup))
+    num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
+    with accelerator.main_process_first():
+        images, test_images = sources.load(setup.data, setup.image_size, run, num_classes)
+    setup, teacher = fit_to_classes(setup, len(images.classes)), None
+    if setup.teacher:
+        with accelerator.main_process_first():
+            setup, teacher = load_teacher(setup)
+        teacher.to(accelerator.device, memory_format=torch.channels_last)
+    train_loader = TrainLoader(images, setup, run.seed, rank, world)
+    set_seed(run.seed)
+    model = method(models.create(setup.student), teacher).to(memory_format=torch.channels_last)
+    model, optimizer = accelerator.prepare(model, make_optimizer(model, setup))
+    return Job(
+        setup=setup,
+        accelerator=accelerator,
+        model=model,
+        teacher=teacher,
+        optimizer=optimizer,
+        train_loader=train_loader,
+        test_loader=TestLoader(test_images, rank=rank, world=world),
+        normalize=Normalize(setup.mean, setup.std, accelerator.device),
+        classes=images.classes,
+    )
+
+
+def no_teacher(setup: Setup) -> str:
+    row = teacher_setup(setup)
+    wanted = f" ({setup.teacher})" if setup.teacher else ""
+    train_it = f"train one (overhaul train --setup {row.name}, then --teacher " if row else "train one (then --teacher "
+    folder = f"runs/{row.name}-original-seed0)" if row else "its folder)"
+    return (
+        f"--setup {setup.name} needs a trained teacher{wanted}; three ways: {train_it}{folder}, give a checkpoint file "
+        f"(--teacher FILE.pt), or name one on the Hub (--teacher USER/REPO)"
+    )
+
+
+def fit_to_classes(setup: Setup, num_classes: int) -> Setup:
+    """The setup with its networks' number of classes as the data have it."""
+
+    def fitted(net: Net) -> Net:
+        return replace(net, kwargs={**net.kwargs, "num_classes": num_classes})
+
+    return replace(setup, student=fitted(setup.student), teacher=setup.teacher and fitted(setup.teacher))
+
+
+def load_teacher(setup: Setup) -> tuple[Setup, nn.Module]:
+    """The teacher of a setup, ready to teach, and the setup with the net that its weights turned out to be."""
+    weights = hub.fetch(setup.teacher.weights, setup.teacher)
+    wanted, found = setup.student.kwargs["num_classes"], weights.net.kwargs["num_classes"]
+    if wanted != found:
+        raise ValueError(f"the teacher {weights.source} knows {found} classes and the data have {wanted}")
+    network = hub.build(weights)
+    return replace(setup, teacher=replace(weights.net, weights=setup.teacher.weights)), distill.as_teacher(network)
+
+
+def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -> dict:
+    """Accuracy of a source (see hub.load) on the test split of a data set: {"top1", "top5", "images"}.
+
+    Image size, mean and std are the source's own where it says them, else those of the setup `like`, else those of the
+    first setup on these data.
+    """
+    weights = hub.fetch(source)
+    if like:
+        rows = [get(like)]
+    else:
+        rows = [row for row in SETUPS.values() if row.data == data]
+    own = weights.config.get("pretrained_cfg")
+    if not own and not rows:
+        raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+    size, mean, std = (
+        (own["input_size"][-1], own["mean"], own["std"]) if own else (rows[0].image_size, rows[0].mean, rows[0].std)
+    )
+    num_classes = weights.net.kwargs["num_classes"]
+    (images,) = sources.load(data, size, run, num_classes, splits=("test",))
+    if len(images.classes) != num_classes:
+        raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
+    accelerator = engine.start(run)
+    network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
+    loader = TestLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
+    return evaluate(network, loader, Normalize(mean, std, accelerator.device), accelerator)

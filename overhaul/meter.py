@@ -1,0 +1,35 @@
+"""The sums of a training epoch, kept on the device so that no step waits for them."""
+
+import torch
+from torch import Tensor
+
+
+class Meter:
+    """Losses, hits and the first step whose loss was not finite, summed up since the epoch began."""
+
+    def __init__(self, accelerator) -> None:
+        self.accelerator = accelerator
+        self.sums = torch.zeros(4, device=accelerator.device)
+        self.first_bad = torch.full((), float("inf"), device=accelerator.device)
+
+    def add(self, step: int, logits: Tensor, labels: Tensor, cross_entropy: Tensor, distill_loss: Tensor) -> None:
+        """Count one step of this process. labels: [batch] or, mixed, [batch, classes]."""
+        classes = labels if labels.ndim == 1 else labels.argmax(1)
+        images = torch.full_like(cross_entropy, len(labels))
+        hits = (logits.argmax(1) == classes).sum()
+        self.sums += torch.stack([cross_entropy * images, distill_loss * images, hits, images])
+        finite = torch.isfinite(cross_entropy + distill_loss)
+        self.first_bad = torch.minimum(self.first_bad, torch.where(finite, float("inf"), float(step)))
+
+    def read(self) -> dict[str, float]:
+        """Means over all processes' images so far, and "first_bad": a step number, or infinity."""
+        rows = self.accelerator.gather(torch.cat([self.sums, self.first_bad[None]])[None])
+        cross_entropy, distill_loss, hits, images = rows[:, :4].sum(0).tolist()
+        return {
+            "loss": (cross_entropy + distill_loss) / images,
+            "cross_entropy": cross_entropy / images,
+            "distill_loss": distill_loss / images,
+            "train_top1": 100 * hits / images,
+            "images": int(images),
+            "first_bad": rows[:, 4].min().item(),
+        }

@@ -1,0 +1,59 @@
+"""The contract every network of the package keeps: logits for everybody, pre-ReLU feature maps for distillation."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Stages(NamedTuple):
+    """What one pass through a network yields.
+
+    logits: [batch, num_classes]. features: one [batch, channels, height, width] map a stage, shallow to deep, each
+    taken before the ReLU that ends its stage.
+    """
+
+    logits: Tensor
+    features: list[Tensor]
+
+
+class Backbone(nn.Module):
+    """A classifier that also gives the feature maps before each stage's last ReLU."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [batch, num_classes] of normalised images [batch, 3, height, width]."""
+        return self.forward_stages(images).logits
+
+    def forward_stages(self, images: Tensor) -> Stages:
+        """Logits and feature maps of normalised images, in one pass in which no layer runs twice."""
+        raise NotImplementedError
+
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The norm behind each feature: num_features is the map's channels, scale and shift give the margin."""
+        raise NotImplementedError
+
+    @staticmethod
+    def recognise(state: Mapping) -> dict | None:
+        """The arguments of the family's network that a state dict looks like (num_classes apart), or None.
+
+        May raise KeyError for a state dict of another family.
+        """
+        raise NotImplementedError
+
+
+def count_blocks(state: Mapping, stage: str) -> int:
+    """How many blocks a stage has in a state dict: the distinct numbers behind its name."""
+    return len({name.removeprefix(stage).split(".")[0] for name in state if name.startswith(stage)})
+
+
+def init_weights(net: nn.Module) -> None:
+    """Convolutions N(0, sqrt(2 / (k * k * out))), BatchNorm scale 1 and shift 0; PyTorch's defaults elsewhere."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            height, width = module.kernel_size
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2 / (height * width * module.out_channels)))
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

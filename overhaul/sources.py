@@ -1,0 +1,190 @@
+"""Image sets by name or path: from scikit-learn, the Hub or a local copy into uint8 arrays."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from overhaul.run import Run
+from overhaul.setups import choose
+
+HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+NAMES = ("digits", *HUB_IDS)
+SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
+IMAGE_COLUMNS = ("img", "image", "jpg", "jpeg", "png", "webp")
+LABEL_COLUMNS = ("fine_label", "label", "labels", "cls", "class")
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split in memory. pixels: uint8 [n, size, size, 3]; labels: int64 [n], each below len(classes)."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(data: str, image_size: int, run: Run, num_classes: int, splits=("train", "test")) -> list[Images]:
+    """The splits of a data set, decoded once to RGB of image_size pixels a side.
+
+    data: digits, cifar10, cifar100, the Hub id of a data set or a folder; run.data_path: a local copy of it.
+    num_classes counts only where the data name no classes. Raises ValueError for data that are missing or do not fit.
+    """
+    if data == "digits" and not run.data_path:
+        return [digits(image_size, split) for split in splits]
+    tables = read_tables(data, run.data_path)
+    classes = read_class_names(run.class_names)
+    loaded = []
+    for split in splits:
+        table = tables[find_split(tables, split)]
+        image_column, label_column = find_columns(table, run)
+        labels, classes = read_labels(table, label_column, classes, num_classes, split)
+        pixels = decode_all(table, image_column, image_size, split)
+        loaded.append(Images(pixels, labels, classes))
+    return loaded
+
+
+def digits(image_size: int, split: str) -> Images:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; every fifth is a test image."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ValueError("the digits come with scikit-learn: pip install 'overhaul[demo]'") from None
+    raw = load_digits()
+    wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
+    grey = (raw.images[wanted] * (255 / 16)).round().astype(np.uint8)
+    pixels = np.stack([to_pixels(Image.fromarray(image), image_size) for image in grey])
+    return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)))
+
+
+def read_tables(data: str, data_path: str | None):
+    """A DatasetDict of the data's splits, images still encoded."""
+    import datasets
+
+    if data_path is None and not Path(data).is_dir() and "/" not in data:
+        choose("--data", data, NAMES)
+    local = Path(data_path or data).expanduser()
+    if data_path is not None and not local.is_dir():
+        raise ValueError(f"--data_path {data_path}: there is no such folder")
+    try:
+        if local.is_dir() and (local / "dataset_dict.json").exists():
+            tables = datasets.load_from_disk(str(local))
+        else:
+            tables = datasets.load_dataset(str(local) if local.is_dir() else HUB_IDS.get(data, data))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"the data set {local if local.is_dir() else data} cannot be read{advice(local, error)}"
+        ) from None
+    return tables
+
+
+def advice(local: Path, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if local.is_dir():
+        return f" ({reason}); a folder needs parquet files, train/CLASS and test/CLASS images, or save_to_disk output"
+    return f" from the Hub ({reason}); a local copy is taken with --data_path DIR"
+
+
+def find_split(tables, split: str) -> str:
+    for name in SPLITS[split]:
+        if name in tables:
+            return name
+    raise ValueError(f"the data have no {split} split ({' or '.join(SPLITS[split])}); they have {', '.join(tables)}")
+
+
+def find_columns(table, run: Run) -> tuple[str, str]:
+    """The names of the image and the label column, as the flags say or by type and usual name."""
+    import datasets
+
+    features = table.features
+    images = [name for name in features if isinstance(features[name], datasets.Image)]
+    classes = [name for name in features if isinstance(features[name], datasets.ClassLabel)]
+    image = find_column("image", run.image_column, features, images or IMAGE_COLUMNS, IMAGE_COLUMNS)
+    label = find_column("label", run.label_column, features, classes or LABEL_COLUMNS, LABEL_COLUMNS)
+    return image, label
+
+
+def find_column(kind: str, flag: str | None, features, candidates, usual) -> str:
+    if flag:
+        return choose(f"--{kind}_column", flag, tuple(features))
+    found = [name for name in candidates if name in features]
+    named = [name for name in usual if name in features]
+    if len(found) == 1 or named:
+        return found[0] if len(found) == 1 else named[0]
+    raise ValueError(
+        f"the data have no {kind} column that can be told; name one of {', '.join(features)} with --{kind}_column"
+    )
+
+
+def read_class_names(path: str | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise ValueError(f"--class_names {path}: there is no such file")
+    return tuple(line.strip() for line in Path(path).read_text().splitlines() if line.strip())
+
+
+def read_labels(table, column: str, classes, num_classes: int, split: str):
+    """int64 labels and the class names: given, else the column's own, else its sorted words, else numbers."""
+    feature, values = table.features[column], table.with_format("arrow")[column]
+    values = np.asarray(table.with_format(None)[column][:])
+    if values.dtype.kind in "US":
+        classes = classes or tuple(sorted(set(values.tolist())))
+        strange = set(values.tolist()) - set(classes)
+        if strange:
+            raise ValueError(
+                f"the {split} split has the label {sorted(strange)[0]!r}, which is none of the {len(classes)} classes"
+            )
+        lookup = {name: number for number, name in enumerate(classes)}
+        return np.array([lookup[value] for value in values.tolist()], dtype=np.int64), classes
+    if values.dtype.kind not in "iu":
+        raise ValueError(
+            f"the column {column} holds no labels (integers or names); name the right one with --label_column"
+        )
+    classes = classes or tuple(getattr(feature, "names", None) or map(str, range(num_classes)))
+    outside = np.flatnonzero((values < 0) | (values >= len(classes)))
+    if len(outside):
+        raise ValueError(
+            f"the {split} split has labels outside its {len(classes)} classes: {values[outside[0]]} in row {outside[0]} "
+            f"({len(outside)} rows in all); name the right column with --label_column or the classes with --class_names"
+        )
+    return values.astype(np.int64), classes
+
+
+def decode_all(table, column: str, size: int, split: str) -> np.ndarray:
+    """uint8 [n, size, size, 3] of a column of encoded images; ValueError with the row of one that is broken."""
+    import datasets
+
+    if not isinstance(table.features[column], datasets.Image):
+        try:
+            table = table.cast_column(column, datasets.Image())
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"the column {column} holds no images; name the right one with --image_column") from None
+    table = table.cast_column(column, datasets.Image(decode=False)).select_columns(column)
+    pixels = np.empty((len(table), size, size, 3), dtype=np.uint8)
+    row = 0
+    for batch in table.iter(1000):
+        for encoded in batch[column]:
+            try:
+                with Image.open(io.BytesIO(encoded["bytes"]) if encoded["bytes"] else encoded["path"]) as image:
+                    pixels[row] = to_pixels(image, size)
+            except (OSError, UnidentifiedImageError, TypeError, AttributeError) as error:
+                raise ValueError(f"row {row} of the {split} split is no image that can be read: {error}") from None
+            row += 1
+    return pixels
+
+
+def to_pixels(image: Image.Image, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]: RGB; another size has its short side resized, and its centre cropped."""
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+        left, top = ((side - size) // 2 for side in image.size)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)
