@@ -66,7 +66,7 @@ class TrainLoader:
         return pixels
 
 
-class TestLoader:
+class EvalLoader:
     """Every image once over all processes, as it is: uint8 [batch, 3, size, size] and labels [batch]."""
 
     def __init__(self, images: Images, batch_size: int = 250, rank: int = 0, world: int = 1) -> None:
@@ -80,7 +80,7 @@ class TestLoader:
 
 
 class Normalize:
-    """uint8 images on any device -> float32, less the mean and over the std (each in 0..1, a channel), channels_last."""
+    """uint8 images -> float32 on the device, channels_last, less mean, over std (a channel each, in 0..1)."""
 
     def __init__(self, mean, std, device) -> None:
         mean, std = (torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (mean, std))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def margin(norm: nn.BatchNorm2d) -> Tensor:
-    """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, section 3.1).
+    """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, 3.1).
 
     The norm's output counts as normal with its scale as deviation and its shift as mean. Where hardly any response
     is negative (probability at most 0.001), minus three deviations.

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast
 from torch import nn
 
@@ -42,6 +43,7 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     """The Accelerator of a run; ValueError for a launch, a precision or a tracker that cannot work."""
     if run.tracker and not find_spec(run.tracker):
         raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
+    AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
         log_with=run.tracker,

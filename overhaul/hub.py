@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,12 @@ from overhaul.models.backbone import Backbone
 from overhaul.setups import Net, Setup
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+NUMBERS = [  # NumPy's scalars, in which old checkpoints keep their accuracy
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    np._core.multiarray.scalar,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -35,9 +42,9 @@ class Weights:
 def load(source: str, net: Net | None = None) -> Backbone:
     """A trained network in eval mode.
 
-    source: the folder of a run or of a student, a checkpoint file (.pt, .pth, .tar, .safetensors; weights under `model`,
-    under `state_dict`, or bare; opened without executing anything), `torchvision` (ImageNet ResNets), or a Hub id
-    USER/REPO[@REVISION]. net: what a bare file or `torchvision` should hold; files are recognised without it.
+    source: the folder of a run or of a student; a checkpoint file (.pt, .pth, .tar, .safetensors; weights under
+    `model`, under `state_dict`, or bare; nothing in it is executed); `torchvision` (ImageNet ResNets); or a Hub id
+    USER/REPO[@REVISION]. net: what a file or `torchvision` should hold; files are recognised without it.
     Raises ValueError when the source does not exist, is no checkpoint or does not fit.
     """
     return build(fetch(source, net))
@@ -52,7 +59,8 @@ def fetch(source: str, net: Net | None = None) -> Weights:
         return from_folder(path)
     if path.is_file():
         return from_file(path, net)
-    local = path.is_absolute() or source.startswith((".", "~")) or path.suffix in SUFFIXES or path.parts[0] == "runs"
+    in_a_folder = path.parent.is_dir() and path.parent != Path(".")
+    local = path.is_absolute() or source.startswith((".", "~")) or path.suffix in SUFFIXES or in_a_folder
     if local or not HUB_ID.fullmatch(source):
         raise ValueError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
     return from_hub(*source.partition("@")[::2])
@@ -166,18 +174,21 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path):
+    """The contents of a torch file; anything in it but tensors and plain values is refused, and nothing executed."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "Weights only" in str(error):
-            reason = re.search(r"GLOBAL (\S+)", str(error))
-            held = f" ({reason[1]})" if reason else ""
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        if name or path.read_bytes()[:1] == b"\x80":
+            held = f" ({name[1]})" if name else ""
             raise ValueError(
                 f"{path} holds pickled code{held}, which is never run; save its state_dict alone"
             ) from None
-        raise ValueError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a checkpoint") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a checkpoint, or a broken one: {str(error).splitlines()[0]}") from None
+        reason = str(error).strip().split("\n")[0] or "it ends too early"
+        raise ValueError(f"{path} is not a checkpoint, or a broken one: {reason}") from None
 
 
 def unwrap(checkpoint, path: Path) -> dict[str, Tensor]:

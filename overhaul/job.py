@@ -8,7 +8,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import distill, engine, hub, models, sources
-from overhaul.data import Normalize, TestLoader, TrainLoader
+from overhaul.data import EvalLoader, Normalize, TrainLoader
 from overhaul.evaluation import evaluate
 from overhaul.optimisation import make_optimizer
 from overhaul.run import Run
@@ -25,7 +25,7 @@ class Job:
     teacher: nn.Module | None
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader
-    test_loader: TestLoader
+    test_loader: EvalLoader
     normalize: Normalize
     classes: tuple[str, ...]
 
@@ -68,7 +68,7 @@ def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
         teacher=teacher,
         optimizer=optimizer,
         train_loader=train_loader,
-        test_loader=TestLoader(test_images, rank=rank, world=world),
+        test_loader=EvalLoader(test_images, rank=rank, world=world),
         normalize=Normalize(setup.mean, setup.std, accelerator.device),
         classes=images.classes,
     )
@@ -111,10 +111,7 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
     first setup on these data.
     """
     weights = hub.fetch(source)
-    if like:
-        rows = [get(like)]
-    else:
-        rows = [row for row in SETUPS.values() if row.data == data]
+    rows = [get(like)] if like else [row for row in SETUPS.values() if row.data == data]
     own = weights.config.get("pretrained_cfg")
     if not own and not rows:
         raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
@@ -127,5 +124,5 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
         raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = engine.start(run)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
-    loader = TestLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
+    loader = EvalLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
     return evaluate(network, loader, Normalize(mean, std, accelerator.device), accelerator)

@@ -19,7 +19,10 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
 
 
 def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int) -> float:
-    """Set and return the learning rate after `epoch` finished epochs; where it drops, momentum may restart from zero."""
+    """Set and return the learning rate after `epoch` finished epochs.
+
+    Where it drops and the setup says so, momentum restarts from zero.
+    """
     drops = setup.drops_before(epoch)
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:

@@ -1,6 +1,7 @@
 """Image sets by name or path: from scikit-learn, the Hub or a local copy into uint8 arrays."""
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def read_tables(data: str, data_path: str | None):
     """A DatasetDict of the data's splits, images still encoded."""
     import datasets
 
+    if data == "imagenet":
+        raise ValueError("ImageNet is not read yet: images are held in memory, as suits CIFAR and sets of its kind")
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     if data_path is None and not Path(data).is_dir() and "/" not in data:
         choose("--data", data, NAMES)
     local = Path(data_path or data).expanduser()
@@ -131,7 +136,7 @@ def read_class_names(path: str | None) -> tuple[str, ...] | None:
 
 def read_labels(table, column: str, classes, num_classes: int, split: str):
     """int64 labels and the class names: given, else the column's own, else its sorted words, else numbers."""
-    feature, values = table.features[column], table.with_format("arrow")[column]
+    feature = table.features[column]
     values = np.asarray(table.with_format(None)[column][:])
     if values.dtype.kind in "US":
         classes = classes or tuple(sorted(set(values.tolist())))
@@ -143,15 +148,14 @@ def read_labels(table, column: str, classes, num_classes: int, split: str):
         lookup = {name: number for number, name in enumerate(classes)}
         return np.array([lookup[value] for value in values.tolist()], dtype=np.int64), classes
     if values.dtype.kind not in "iu":
-        raise ValueError(
-            f"the column {column} holds no labels (integers or names); name the right one with --label_column"
-        )
+        raise ValueError(f"the column {column} holds no labels (integers or names); name another with --label_column")
     classes = classes or tuple(getattr(feature, "names", None) or map(str, range(num_classes)))
     outside = np.flatnonzero((values < 0) | (values >= len(classes)))
     if len(outside):
         raise ValueError(
-            f"the {split} split has labels outside its {len(classes)} classes: {values[outside[0]]} in row {outside[0]} "
-            f"({len(outside)} rows in all); name the right column with --label_column or the classes with --class_names"
+            f"the {split} split has labels outside its {len(classes)} classes: {values[outside[0]]} in row "
+            f"{outside[0]} ({len(outside)} rows in all); name another column with --label_column, or the classes with "
+            f"--num_classes or --class_names"
         )
     return values.astype(np.int64), classes
 

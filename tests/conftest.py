@@ -3,13 +3,21 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ["ACCELERATE_USE_CPU"] = "true"
 
+import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from overhaul.cli import main
+from overhaul.run import Run
+from overhaul.setups import SETUPS, wide_resnet
+from overhaul.train import train
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parent.parent / "shared"
@@ -27,3 +35,32 @@ def shared() -> Path:
 def golden():
     """golden(name): the values computed with the authors' release for one setting."""
     return lambda name: json.loads((TESTS / "golden" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def overhaul(capsys):
+    """overhaul("train", "--setup", ...) runs the command in this process: .status, .out, .err."""
+
+    def run(*argv) -> SimpleNamespace:
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in argv])
+        except SystemExit as exit:
+            status = exit.code or 0
+        captured = capsys.readouterr()
+        return SimpleNamespace(status=status, out=captured.out, err=captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_teacher(tmp_path_factory) -> Path:
+    """The folder of a run that trained a small teacher on the digits for two epochs."""
+    setup = replace(SETUPS["digits_teacher"], student=wide_resnet(10, 2, num_classes=10), epochs=2)
+    return train(setup, Run(output_dir=str(tmp_path_factory.mktemp("teacher") / "run"))).folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file under a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

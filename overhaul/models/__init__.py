@@ -32,6 +32,10 @@ def create(net: Net | str, **kwargs) -> Backbone:
         signature.bind(**kwargs)
     except TypeError as error:
         raise ValueError(f"{net} takes {', '.join(signature.parameters)}: {error}") from None
+    for name, value in kwargs.items():
+        wanted = signature.parameters[name].annotation
+        if type(value) is not wanted or value < 0 or (name == "num_classes" and value < 1):
+            raise ValueError(f"{net}: {name} must be a {'switch' if wanted is bool else 'whole number'}, not {value!r}")
     return network(**kwargs)
 
 

@@ -1,0 +1,293 @@
+"""The loop from end to end on the digits: what a run leaves, resumes, refuses and shows."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import digests
+from safetensors.torch import load_file
+
+from overhaul import engine, hub, models
+from overhaul import train as loop
+from overhaul.job import prepare
+from overhaul.run import Run
+from overhaul.setups import SETUPS, Net
+from overhaul.train import train
+
+
+def quick(digits_teacher, **changes):
+    teacher = replace(SETUPS["digits"].teacher, weights=str(digits_teacher))
+    return replace(SETUPS["digits"], **{"teacher": teacher, "epochs": 2, **changes})
+
+
+def flags(digits_teacher, folder, *more) -> list[str]:
+    return [
+        *["train", "--setup", "digits", "--epochs", "2", "--teacher"],
+        str(digits_teacher),
+        "--output_dir",
+        str(folder),
+        *more,
+    ]
+
+
+def student_of(folder: Path) -> str:
+    return digests(folder / "final")["model.safetensors"]
+
+
+def times_apart(metrics: list[dict]) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in metrics]
+
+
+@pytest.fixture(scope="module")
+def finished(digits_teacher, tmp_path_factory):
+    return train(quick(digits_teacher), Run(output_dir=str(tmp_path_factory.mktemp("finished") / "run")))
+
+
+def test_a_run_leaves_configuration_metrics_checkpoints_and_students(finished):
+    folder = finished.folder
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints", "final", "best"}
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002"]
+    for student in ("final", "best"):
+        assert {path.name for path in (folder / student).iterdir()} == {"config.json", "model.safetensors"}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["setup"], config["epochs"], config["mixed_precision"], config["lr"]) == ("digits", 2, "no", 0.05)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == finished.metrics and [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["cross_entropy"] + line["distill_loss"])
+        assert {"lr", "train_top1", "test_top1", "test_top5", "images_per_second", "seconds"} <= set(line)
+
+
+def test_only_the_last_two_checkpoints_are_kept(digits_teacher, tmp_path):
+    train(quick(digits_teacher, epochs=3), Run(output_dir=str(tmp_path / "run")))
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["epoch-0002", "epoch-0003"]
+
+
+def test_the_student_folder_loads_and_evaluates_to_the_same_accuracy(finished, overhaul):
+    network = hub.load(str(finished.folder))
+    assert not network.training and type(network).__name__ == "WideResNet"
+    assert set(load_file(finished.folder / "final" / "model.safetensors")) == set(network.state_dict())
+    for student, line in (("final", finished.final), ("best", finished.best)):
+        result = overhaul("evaluate", finished.folder / student, "--data", "digits", "--json")
+        assert json.loads(result.out) == {"top1": line["test_top1"], "top5": line["test_top5"], "images": 360}
+
+
+def test_a_distilled_student_can_teach(finished, tmp_path):
+    """--teacher takes a run's folder, with the net that the folder names in place of the setup's."""
+    result = train(quick(finished.folder, epochs=1), Run(output_dir=str(tmp_path / "run")))
+    assert result.teacher_top1 == finished.final["test_top1"]
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["teacher"]["kwargs"] == {"depth": 10, "width": 1, "num_classes": 10}
+
+
+def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_teacher, finished, tmp_path):
+    again = train(quick(digits_teacher), Run(output_dir=str(tmp_path / "again")))
+    other = train(quick(digits_teacher), Run(output_dir=str(tmp_path / "other"), seed=1))
+    assert student_of(again.folder) == student_of(finished.folder) != student_of(other.folder)
+    assert times_apart(again.metrics) == times_apart(finished.metrics)
+
+
+def test_both_methods_start_from_the_same_student(digits_teacher):
+    def start(method):
+        setup = quick(digits_teacher, method=method)
+        return prepare(setup, Run(), engine.start(Run())).student.state_dict()
+
+    original, overhaul = start("original"), start("overhaul")
+    assert all(torch.equal(original[name], overhaul[name]) for name in original)
+
+
+def test_the_teacher_is_in_no_checkpoint(finished):
+    saved = load_file(finished.folder / "checkpoints" / "epoch-0002" / "model.safetensors")
+    assert {name.split(".")[0] for name in saved} == {"student", "connectors"}
+
+
+def test_a_run_stopped_at_an_epoch_goes_on_to_the_same_student(digits_teacher, finished, monkeypatch, tmp_path):
+    run, keep = Run(output_dir=str(tmp_path / "run")), loop.keep
+
+    def keep_and_stop(*arguments):
+        keep(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "keep", keep_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(quick(digits_teacher), run)
+    assert not (tmp_path / "run" / "final").exists()
+    monkeypatch.setattr(loop, "keep", keep)
+    resumed = train(quick(digits_teacher), run)
+    assert student_of(resumed.folder) == student_of(finished.folder)
+    assert times_apart(resumed.metrics) == times_apart(finished.metrics)
+    assert resumed.teacher_top1 == finished.teacher_top1
+
+
+def test_a_killed_run_goes_on_to_the_same_student(digits_teacher, tmp_path):
+    """SIGKILL to the real command in its second epoch, and the same command again."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(folder):
+        command = [sys.executable, "-m", "overhaul", *flags(digits_teacher, folder, "--epochs", "3")]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    killed = start(tmp_path / "killed")
+    while not (tmp_path / "killed" / "checkpoints" / "epoch-0001").is_dir():
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert start(tmp_path / "whole").wait() == 0
+    assert start(tmp_path / "killed").wait() == 0
+    assert student_of(tmp_path / "killed") == student_of(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_trained_again(digits_teacher, finished, overhaul):
+    before = digests(finished.folder / "final")
+    result = overhaul(*flags(digits_teacher, finished.folder))
+    assert result.status == 0 and "resumed after epoch 2" in result.out and "epoch   2/2" not in result.out
+    assert digests(finished.folder / "final") == before
+
+
+def test_a_leftover_of_a_checkpoint_is_swept_away(digits_teacher, tmp_path):
+    run = Run(output_dir=str(tmp_path / "run"))
+    train(quick(digits_teacher, epochs=1), run)
+    (tmp_path / "run" / "checkpoints" / "unfinished").mkdir()
+    (tmp_path / "run" / "checkpoints" / "unfinished" / "model.safetensors").write_bytes(b"half")
+    train(quick(digits_teacher, epochs=1), run)
+
+
+def test_resume_never_refuses_a_folder_in_use_unless_told_to_overwrite(digits_teacher, tmp_path, overhaul):
+    arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--resume", "never")
+    assert overhaul(*arguments).status == 0
+    before = digests(tmp_path / "run")
+    refused = overhaul(*arguments)
+    assert refused.status == 2 and "add --overwrite" in refused.err
+    assert digests(tmp_path / "run") == before
+    replaced = overhaul(*arguments, "--lr", "0.01", "--overwrite")
+    assert replaced.status == 0 and "resumed" not in replaced.out
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["lr"] == 0.01
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(digits_teacher, finished, overhaul):
+    before = digests(finished.folder)
+    result = overhaul(*flags(digits_teacher, finished.folder, "--lr", "0.3", "--seed", "4"))
+    assert result.status == 2
+    assert "lr: 0.05 there, 0.3 here" in result.err and "seed: 0 there, 4 here" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert digests(finished.folder) == before
+
+
+def test_a_folder_that_holds_no_run_is_left_alone(digits_teacher, tmp_path, overhaul):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for more in ([], ["--resume", "never", "--overwrite"]):
+        result = overhaul(*flags(digits_teacher, tmp_path, *more))
+        assert result.status == 2 and "holds files but no run" in result.err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_written_configuration_repeats_the_run(finished, tmp_path, overhaul):
+    result = overhaul("train", "--config", finished.folder / "config.yaml", "--output_dir", tmp_path / "run")
+    assert result.status == 0, result.err
+    assert student_of(tmp_path / "run") == student_of(finished.folder)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(digits_teacher, monkeypatch, tmp_path, overhaul):
+    step, calls = loop.training_step, []
+
+    def failing(*arguments):
+        calls.append(1)
+        logits, cross_entropy, distill_loss = step(*arguments)
+        return logits, cross_entropy * (math.nan if len(calls) >= 22 + 7 else 1), distill_loss
+
+    monkeypatch.setattr(loop, "training_step", failing)
+    result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "3"))
+    assert result.status == 2
+    assert "no longer finite at step 7 of epoch 2 (step 29 of the run)" in result.err
+    assert str(tmp_path / "run" / "checkpoints" / "epoch-0001") in result.err
+    assert (tmp_path / "run" / "checkpoints" / "epoch-0001" / "model.safetensors").is_file()
+
+
+def test_a_real_divergence_stops_the_run(tmp_path, overhaul):
+    result = overhaul(
+        *["train", "--setup", "digits_teacher", "--epochs", "1", "--lr", "1e20", "--output_dir"], tmp_path / "run"
+    )
+    assert result.status == 2 and "no longer finite at step" in result.err and "no checkpoint yet" in result.err
+
+
+def test_bf16(digits_teacher, finished, tmp_path, overhaul):
+    result = overhaul(*flags(digits_teacher, tmp_path / "run", "--mixed_precision", "bf16"))
+    assert result.status == 0 and "bf16" in result.out
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(finished.metrics[0]["loss"], rel=0.05)
+    assert first["loss"] != finished.metrics[0]["loss"]
+    assert all(value.dtype != torch.bfloat16 for value in load_file(tmp_path / "run/final/model.safetensors").values())
+
+
+def test_mixup_trains(tmp_path):
+    setup = replace(
+        SETUPS["digits_teacher"], student=Net(family="cifar_resnet", kwargs={"depth": 8, "num_classes": 10})
+    )
+    result = train(replace(setup, mixup=1.0, epochs=2), Run(output_dir=str(tmp_path / "run")))
+    assert result.final["loss"] < result.metrics[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        Net(family="cifar_resnet", kwargs={"depth": 8}),
+        Net(family="pyramidnet", kwargs={"depth": 8, "alpha": 6, "bottleneck": False}),
+        Net(family="pyramidnet", kwargs={"depth": 11, "alpha": 6, "bottleneck": True}),
+    ],
+    ids=lambda net: f"{net.family} {net.kwargs['depth']}",
+)
+def test_students_of_every_small_family_learn(digits_teacher, tmp_path, student):
+    result = train(quick(digits_teacher, student=student), Run(output_dir=str(tmp_path / "run")))
+    assert result.final["loss"] < result.metrics[0]["loss"]
+    assert hub.load(str(tmp_path / "run")).fc.out_features == 10
+
+
+def test_the_accuracy_is_shown_beside_the_published_number(shared, tmp_path, overhaul):
+    """cifar_c on a slice of the real data with the real teacher: what a person sees, to the last line."""
+    import datasets
+
+    real = datasets.load_dataset(str(shared / "data" / "cifar100"))
+    for split, n in (("train", 256), ("test", 100)):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        real[split].select(range(n)).to_parquet(tmp_path / "set" / f"{split}.parquet")
+    result = overhaul(
+        *["train", "--setup", "cifar_c", "--epochs", "1", "--mixed_precision", "bf16", "--teacher"],
+        shared / "teachers" / "WRN28-4_cifar100.pt",
+        *("--data_path", tmp_path / "set", "--output_dir", tmp_path / "run"),
+    )
+    assert result.status == 0, result.err
+    assert "256 training and 100 test images" in result.out
+    teacher_line = next(line for line in result.out.splitlines() if line.startswith("teacher"))
+    assert 60 < float(teacher_line.split("test top-1 ")[1].split()[0]) < 90
+    assert "published top-1 error: 24.08 % distilled, 27.32 % student alone, 21.09 % teacher" in result.out
+    assert f"final student: {tmp_path / 'run' / 'final'}" in result.out
+
+
+def test_tensorboard(digits_teacher, tmp_path, overhaul):
+    result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--tracker", "tensorboard"))
+    assert result.status == 0, result.err
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+def test_the_teacher_is_measured_before_training(digits_teacher, finished):
+    measured = json.loads((digits_teacher / "metrics.jsonl").read_text().splitlines()[-1])["test_top1"]
+    assert finished.teacher_top1 == measured
+
+
+def test_student_and_connectors_learn(digits_teacher, finished):
+    fresh = models.create(SETUPS["digits"].student)
+    saved = load_file(finished.folder / "checkpoints" / "epoch-0002" / "model.safetensors")
+    assert len(saved) > len(fresh.state_dict())
+    for name, value in saved.items():
+        if name.startswith("connectors") and name.endswith("1.weight"):
+            assert not torch.all(value == 1)
