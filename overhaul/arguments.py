@@ -35,7 +35,10 @@ def parse_training(argv: list[str]) -> tuple[Setup, Run]:
 
 def training_parser(row: Setup) -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
-        prog="overhaul train", exit_on_error=False, description="Train a setup; the flags below change it."
+        prog="overhaul train",
+        description="Train a setup; the flags below change it.",
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--setup", default=row.name, help=f"one of {', '.join(SETUPS)}")
     parser.add_argument("--config", action="config", help="a YAML file of these settings, as --print_config writes it")

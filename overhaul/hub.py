@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -176,7 +177,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path):
     """The contents of a torch file; anything in it but tensors and plain values is refused, and nothing executed."""
     try:
-        with torch.serialization.safe_globals(NUMBERS):
+        with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))

@@ -1,0 +1,123 @@
+"""Several processes: two gloo processes train, agree, and count every test image once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import digests
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parent.parent / "overhaul" / "train.py"
+
+
+def launch(processes: int, *arguments, launcher=None, use_cpu="true") -> subprocess.CompletedProcess:
+    launcher = launcher or [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--multi_gpu", "--num_processes", str(processes), "--main_process_port", "0"),
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": use_cpu, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def two(digits_teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "run"
+    arguments = ["--setup", "digits", "--epochs", 2, "--teacher", digits_teacher, "--output_dir", folder]
+    return launch(2, *arguments), folder, arguments
+
+
+def test_two_processes_train_as_one_run(two):
+    result, folder, _ = two
+    assert result.returncode == 0, result.stderr
+    assert "2 x cpu" in result.stdout
+    assert result.stdout.count("epoch   1/2") == 1, "only the main process speaks"
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert metrics[1]["loss"] < metrics[0]["loss"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["batch_size"] == 64
+
+
+def test_two_processes_start_as_one_process_does(two, digits_teacher, tmp_path, overhaul):
+    """Same samples and same weights: the first epoch's loss differs by BatchNorm's smaller batches alone."""
+    _, folder, _ = two
+    alone = overhaul(
+        "train", "--setup", "digits", "--epochs", 2, "--teacher", digits_teacher, "--output_dir", tmp_path / "run"
+    )
+    assert alone.status == 0
+    ours, theirs = (json.loads((f / "metrics.jsonl").read_text().splitlines()[0]) for f in (folder, tmp_path / "run"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.05)
+
+
+def test_the_test_set_is_counted_whole_and_the_saved_student_is_the_measured_one(two, overhaul):
+    _, folder, _ = two
+    final = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    alone = json.loads(overhaul("evaluate", folder, "--data", "digits", "--json").out)
+    assert alone == {"top1": final["test_top1"], "top5": final["test_top5"], "images": 360}
+
+
+def test_two_processes_evaluate_an_odd_number_of_images_exactly(two, tmp_path):
+    """359 images on two processes: the loaders are of unequal length."""
+    _, folder, _ = two
+    script = tmp_path / "evaluate_odd.py"
+    script.write_text(
+        "import json, sys\n"
+        "from overhaul import engine, hub, sources\n"
+        "from overhaul.data import EvalLoader, Normalize\n"
+        "from overhaul.evaluation import evaluate\n"
+        "from overhaul.run import Run\n"
+        "accelerator = engine.start(Run())\n"
+        "(test,) = sources.load('digits', 32, Run(), 10, splits=('test',))\n"
+        "test = sources.Images(test.pixels[:359], test.labels[:359], test.classes)\n"
+        "loader = EvalLoader(test, 8, accelerator.process_index, accelerator.num_processes)\n"
+        "normalize = Normalize((0.5,) * 3, (0.5,) * 3, accelerator.device)\n"
+        "result = evaluate(hub.load(sys.argv[1]), loader, normalize, accelerator)\n"
+        "print(json.dumps(result)) if accelerator.is_main_process else None\n"
+    )
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    results = []
+    for launcher in (
+        [],
+        ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
+    ):
+        command = [sys.executable, *launcher, str(script), str(folder)]
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        results.append(json.loads(output.splitlines()[-1]))
+    assert results[0] == results[1] and results[0]["images"] == 359
+
+
+def test_two_processes_resume_to_the_same_student(two, digits_teacher, tmp_path):
+    """Stopped after the first epoch by taking the second one's files away, and started again."""
+    import shutil
+
+    _, folder, _ = two
+    shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "final")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "epoch-0002")
+    result = launch(
+        2, "--setup", "digits", "--epochs", 2, "--teacher", digits_teacher, "--output_dir", tmp_path / "run"
+    )
+    assert result.returncode == 0 and "resumed after epoch 1" in result.stdout, result.stderr
+    assert digests(tmp_path / "run" / "final") == digests(folder / "final")
+    assert load_file(tmp_path / "run" / "final" / "model.safetensors")
+
+
+def test_a_batch_that_the_processes_do_not_divide(tmp_path):
+    result = launch(2, "--setup", "digits_teacher", "--batch_size", 63, "--output_dir", tmp_path / "run")
+    assert result.returncode != 0
+    assert "--batch_size 63 is of all processes together, and 2 do not divide it" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_independent_processes_are_refused(tmp_path):
+    """torchrun on CPUs without ACCELERATE_USE_CPU would start two runs that know nothing of each other."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    result = launch(
+        2, "--setup", "digits_teacher", "--output_dir", tmp_path / "run", launcher=launcher, use_cpu="false"
+    )
+    assert result.returncode != 0 and "2 processes were launched, but each would train alone" in result.stderr
+    assert not (tmp_path / "run").exists()
