@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -22,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         if not ours(error):
             raise
-        print(f"overhaul: {error}", file=sys.stderr)
+        process = os.environ.get("RANK", "0")
+        print(f"overhaul{'' if process == '0' else f' [process {process}]'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("overhaul: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

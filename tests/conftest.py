@@ -20,7 +20,8 @@ from overhaul.setups import SETUPS, wide_resnet
 from overhaul.train import train
 
 TESTS = Path(__file__).parent
-SHARED = TESTS.parent.parent / "shared"
+REPOSITORY = TESTS.parent
+SHARED = REPOSITORY.parent / "shared"
 sys.path.insert(0, str(TESTS / "golden"))
 
 

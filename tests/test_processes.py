@@ -115,7 +115,7 @@ def test_a_batch_that_the_processes_do_not_divide(tmp_path):
 
 def test_independent_processes_are_refused(tmp_path):
     """torchrun on CPUs without ACCELERATE_USE_CPU would start two runs that know nothing of each other."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = launch(
         2, "--setup", "digits_teacher", "--output_dir", tmp_path / "run", launcher=launcher, use_cpu="false"
     )

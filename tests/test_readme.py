@@ -1,0 +1,105 @@
+"""Every command and every Python example of the README is run, on small stand-ins for the files that it names."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+
+from overhaul import hub, models
+from overhaul.setups import SETUPS
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+EXAMPLES = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with what the README's commands name: weights, teachers, images; all small and untrained."""
+    place = tmp_path_factory.mktemp("readme")
+    teacher = models.create(SETUPS["cifar_c"].teacher)
+    classes = [f"class {i}" for i in range(100)]
+    torch.save({"model": teacher.state_dict()}, place / "WRN28-4_21.09.pt")
+    for folder in ("my_teacher", "runs/cifar_teacher_wrn-original-seed0/final"):
+        hub.save(place / folder, teacher, SETUPS["cifar_teacher_wrn"], classes)
+    student = models.create(SETUPS["cifar_c"].student)
+    hub.save(place / "runs" / "cifar_c-overhaul-seed0" / "final", student, SETUPS["cifar_c"], classes)
+    draw = np.random.default_rng(0)
+    images = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)]
+    features = datasets.Features({"img": datasets.Image(), "fine_label": datasets.ClassLabel(names=classes)})
+    split = datasets.Dataset.from_dict({"img": images, "fine_label": list(range(16))}, features=features)
+    (place / "my_images").mkdir()
+    for name in ("train", "test"):
+        split.to_parquet(place / "my_images" / f"{name}.parquet")
+    return place
+
+
+def small(command: str) -> str:
+    """The command on a set of 16 images instead of the Hub's CIFAR-100, for an epoch, in a folder of its own."""
+    command = command.replace("accelerate launch", f"{sys.executable} -m accelerate.commands.launch")
+    command = command.replace("--num_processes 8", "--num_processes 2 --main_process_port 0")
+    command = command.replace("overhaul/train.py", str(REPOSITORY / "overhaul" / "train.py"))
+    command = re.sub(r"^overhaul ", f"{sys.executable} -m overhaul ", command)
+    if " setups" not in command and "--data_path" not in command:
+        command += " --data_path my_images"
+    if "--setup" in command:
+        name = re.sub(r"\W+", "-", command)[-60:]
+        command += f" --batch_size 8 --epochs 1 --output_dir out/{name}"
+    return command
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(shlex.split(small(command)), cwd=place, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("bash ")])
+def test_commands(place, command):
+    result = run(command, place)
+    if "USER/REPO" in command:
+        assert result.returncode == 2 and "USER/REPO cannot be loaded" in result.stderr, result.stderr
+        return
+    assert result.returncode == 0, result.stderr
+    if "train" in command.split()[1:3] or "accelerate" in command:
+        assert "final student: out/" in result.stdout
+    elif "evaluate" in command:
+        assert "of 16 images" in result.stdout
+
+
+def test_the_two_first_commands_are_the_scripts_that_ci_and_users_run():
+    assert [command for command in COMMANDS if command.startswith("bash ")] == [
+        "bash launch/demo.sh",
+        "bash launch/test.sh",
+    ]
+    assert "exec bash launch/test.sh\n" in (REPOSITORY / ".ci" / "run").read_text()
+
+
+def test_python_examples(place):
+    """Run as they stand, with the Hub's id replaced by a folder and random images."""
+    script = "import torch\nimages = torch.randn(2, 3, 32, 32)\n" + EXAMPLES + "\ndistill_loss.backward()\n"
+    script = script.replace('"USER/REPO", revision="v1"', '"my_teacher"')
+    subprocess.run([sys.executable, "-c", script], cwd=place, check=True)
+
+
+def test_every_file_that_the_readme_names_exists():
+    named = re.findall(r"`((?:overhaul/|launch/|models/)?\w+(?:/|\.py|\.sh))`", README)
+    assert named
+    for name in named:
+        if not name.startswith(("checkpoints", "best", "final", "my_")):
+            assert any((REPOSITORY / folder / name).exists() for folder in ("", "overhaul")), name
+
+
+def test_another_teacher_of_our_families_is_told_by_flags(place):
+    torch.save(models.create("wide_resnet", depth=16, width=4, num_classes=100).state_dict(), place / "wrn16.pt")
+    command = "overhaul train --setup cifar_c --teacher wrn16.pt"
+    assert "looks like wide_resnet depth=16" in run(command, place).stderr
+    assert run(f"{command} --teacher.kwargs.depth 16", place).returncode == 0
