@@ -23,12 +23,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         if not ours(error):
             raise
-        process = os.environ.get("RANK", "0")
-        print(f"overhaul{'' if process == '0' else f' [process {process}]'}: {error}", file=sys.stderr)
+        print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("overhaul: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
 
 
 def ours(error: ValueError) -> bool:
@@ -80,6 +83,8 @@ def evaluate(argv: list[str]) -> int:
     from overhaul.run import Run
 
     result = evaluate_source(source, data, Run(**options), like)
+    if rank() != 0:
+        return 0
     if as_json:
         print(json.dumps(result))
     else:

@@ -125,4 +125,6 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
     accelerator = engine.start(run)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
     loader = EvalLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
-    return evaluate(network, loader, Normalize(mean, std, accelerator.device), accelerator)
+    result = evaluate(network, loader, Normalize(mean, std, accelerator.device), accelerator)
+    accelerator.end_training()
+    return result

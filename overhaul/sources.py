@@ -178,7 +178,10 @@ def decode_all(table, column: str, size: int, split: str) -> np.ndarray:
                 with Image.open(io.BytesIO(encoded["bytes"]) if encoded["bytes"] else encoded["path"]) as image:
                     pixels[row] = to_pixels(image, size)
             except (OSError, UnidentifiedImageError, TypeError, AttributeError) as error:
-                raise ValueError(f"row {row} of the {split} split is no image that can be read: {error}") from None
+                raise ValueError(
+                    f"row {row} of the {split} split is no image that can be read ({error}); take the row out, or name "
+                    f"another column with --image_column"
+                ) from None
             row += 1
     return pixels
 

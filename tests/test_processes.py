@@ -6,21 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 from conftest import digests
+from PIL import Image
 from safetensors.torch import load_file
+
+from overhaul import sources
+from overhaul.run import Run
 
 SCRIPT = Path(__file__).parent.parent / "overhaul" / "train.py"
 
 
-def launch(processes: int, *arguments, launcher=None, use_cpu="true") -> subprocess.CompletedProcess:
+def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,), use_cpu="true") -> subprocess.CompletedProcess:
     launcher = launcher or [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--multi_gpu", "--num_processes", str(processes), "--main_process_port", "0"),
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": use_cpu, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, str(SCRIPT), *map(str, arguments)]
+    command = [*launcher, *map(str, script), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -60,34 +65,19 @@ def test_the_test_set_is_counted_whole_and_the_saved_student_is_the_measured_one
     assert alone == {"top1": final["test_top1"], "top5": final["test_top5"], "images": 360}
 
 
-def test_two_processes_evaluate_an_odd_number_of_images_exactly(two, tmp_path):
+def test_two_processes_evaluate_an_odd_number_of_images_exactly(two, tmp_path, overhaul):
     """359 images on two processes: the loaders are of unequal length."""
     _, folder, _ = two
-    script = tmp_path / "evaluate_odd.py"
-    script.write_text(
-        "import json, sys\n"
-        "from overhaul import engine, hub, sources\n"
-        "from overhaul.data import EvalLoader, Normalize\n"
-        "from overhaul.evaluation import evaluate\n"
-        "from overhaul.run import Run\n"
-        "accelerator = engine.start(Run())\n"
-        "(test,) = sources.load('digits', 32, Run(), 10, splits=('test',))\n"
-        "test = sources.Images(test.pixels[:359], test.labels[:359], test.classes)\n"
-        "loader = EvalLoader(test, 8, accelerator.process_index, accelerator.num_processes)\n"
-        "normalize = Normalize((0.5,) * 3, (0.5,) * 3, accelerator.device)\n"
-        "result = evaluate(hub.load(sys.argv[1]), loader, normalize, accelerator)\n"
-        "print(json.dumps(result)) if accelerator.is_main_process else None\n"
-    )
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    results = []
-    for launcher in (
-        [],
-        ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
-    ):
-        command = [sys.executable, *launcher, str(script), str(folder)]
-        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        results.append(json.loads(output.splitlines()[-1]))
-    assert results[0] == results[1] and results[0]["images"] == 359
+    (digits,) = sources.load("digits", 32, Run(), 10, splits=("test",))
+    pictures = [Image.fromarray(pixels) for pixels in digits.pixels[:359]]
+    columns = {"image": pictures, "label": digits.labels[:359]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "test.parquet")
+    command = ["evaluate", folder, "--data", tmp_path, "--json"]
+    together = launch(2, *command, script=["-m", "overhaul"])
+    assert together.returncode == 0, together.stderr
+    assert json.loads(together.stdout) == json.loads(overhaul(*command).out)
+    assert json.loads(together.stdout)["images"] == 359
 
 
 def test_two_processes_resume_to_the_same_student(two, digits_teacher, tmp_path):

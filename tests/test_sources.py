@@ -127,8 +127,10 @@ def test_a_set_without_images_is_refused(tmp_path):
         datasets.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "set" / f"{name}.parquet")
     with pytest.raises(ValueError, match=r"no image column that can be told; name one of text, label"):
         load(str(tmp_path / "set"))
-    with pytest.raises(ValueError, match="the column text holds no images"):
+    with pytest.raises(ValueError, match=r"row 0 of the train split is no image .* another column with --image_column"):
         load(str(tmp_path / "set"), image_column="text")
+    with pytest.raises(ValueError, match="the column label holds no images; name the right one with --image_column"):
+        load(str(tmp_path / "set"), image_column="label")
 
 
 def test_a_broken_image_is_named_by_its_row(tmp_path):
