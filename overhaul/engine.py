@@ -12,7 +12,7 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast
+from accelerate.utils import DistributedType, ProjectConfiguration, broadcast
 from torch import nn
 
 from overhaul.run import Run
@@ -47,7 +47,7 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
         log_with=run.tracker,
-        project_dir=folder and str(folder),
+        project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True),
             InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # the main process may be downloading
@@ -112,7 +112,8 @@ def open_folder(accelerator: Accelerator, folder: Path, setup: Setup, run: Run) 
     if run.tracker:
         values = flatten(config).items()
         plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}
-        accelerator.init_trackers("overhaul", config=plain)
+        named = {} if run.tracker == "tensorboard" else {run.tracker: {"name": folder.name}}
+        accelerator.init_trackers("overhaul", config=plain, init_kwargs=named)
 
 
 def resolved(setup: Setup, run: Run, mixed_precision: str) -> dict:

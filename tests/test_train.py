@@ -276,7 +276,7 @@ def test_the_accuracy_is_shown_beside_the_published_number(shared, tmp_path, ove
 def test_tensorboard(digits_teacher, tmp_path, overhaul):
     result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--tracker", "tensorboard"))
     assert result.status == 0, result.err
-    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    assert list((tmp_path / "run" / "logs").rglob("events.out.tfevents*"))
 
 
 def test_the_teacher_is_measured_before_training(digits_teacher, finished):
