@@ -38,7 +38,7 @@ python="${VIRTUAL_ENV:-.venv}/bin/python"
 if ! suitable "$python"; then
     python=.venv/bin/python
     if ! suitable "$python"; then
-        [ -x "$python" ] || new_environment
+        "$python" -m pip --version >/dev/null 2>&1 || new_environment
         echo "installing overhaul[$extra] into .venv (several GB with torch)" >&2
         "$python" -m pip install --quiet --disable-pip-version-check -e ".[$extra]" >&2
     fi

@@ -62,7 +62,7 @@ def tidy(argv: list[str]) -> list[str]:
 
 
 def setup_name(argv: list[str]) -> str:
-    """The setup that the flags name, or else a --config file."""
+    """The setup that the flags or a --config file name."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--setup")
     finder.add_argument("--config", action="append", default=[])
@@ -70,18 +70,22 @@ def setup_name(argv: list[str]) -> str:
         known = finder.parse_known_args(argv)[0]
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+    setup = known.setup
     for file in known.config:
-        if not Path(file).is_file():
-            raise ValueError(f"--config {file}: there is no such file")
-    named = known.setup or next(filter(None, map(setup_of_config, known.config)), None)
-    if named:
-        return named
+        named = setup_of_config(file)
+        if setup and named and named != setup:
+            raise ValueError(f"--config {file} is of the setup {named}, not of {setup}; drop one of them")
+        setup = setup or named
+    if setup:
+        return setup
     if {"-h", "--help"} & set(argv):
         return next(iter(SETUPS))
     raise ValueError(f"name a setup with --setup: {', '.join(SETUPS)}")
 
 
 def setup_of_config(file: str) -> str | None:
+    if not Path(file).is_file():
+        raise ValueError(f"--config {file}: there is no such file")
     try:
         config = yaml.safe_load(Path(file).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -100,6 +104,15 @@ def explain(message: str, parser: argparse.ArgumentParser) -> str:
         near = difflib.get_close_matches(name, flags, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         return f"unknown {'flag' if name.startswith('-') else 'argument'} {name}{hint}; {parser.prog} --help lists them"
+    if not_accepted := re.search(r"Option '(\w+)' is not accepted", message):
+        near = difflib.get_close_matches(f"--{not_accepted[1]}", flags, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0][2:]}?)" if near else ""
+        return f"the --config file has the unknown entry {not_accepted[1]}{hint}"
+    if "Namespace(" in message:
+        return (
+            "--teacher: this setup has no teacher network; name a setup that has one, or say which network it is with "
+            "--teacher.family and --teacher.kwargs"
+        )
     message = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", message)
     message = re.sub(
         r"Does not validate against any of the Union subtypes.* Given value: (.*)", r"\1 is not valid", message

@@ -23,11 +23,19 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         if not ours(error):
             raise
-        print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("overhaul: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"overhaul: interrupted{how_to_go_on(argv)}", file=sys.stderr)
         return 130
+
+
+def how_to_go_on(argv: list[str]) -> str:
+    if argv[0] not in ("train", "demo"):
+        return ""
+    anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
+    return f"; the same command{anew} goes on after the last finished epoch"
 
 
 def rank() -> int:

@@ -20,6 +20,8 @@ class TrainLoader:
     def __init__(self, images: Images, setup: Setup, seed: int, rank: int = 0, world: int = 1) -> None:
         if setup.batch_size > len(images):
             raise ValueError(f"--batch_size {setup.batch_size} is more than the {len(images)} training images")
+        if setup.crop_area:
+            raise ValueError("random resized crops (--crop_area) are not made yet: the images are held at one size")
         self.images, self.setup, self.seed, self.rank, self.world = images, setup, seed, rank, world
         border = ((0, 0), (setup.pad, setup.pad), (setup.pad, setup.pad), (0, 0))
         padded = np.pad(images.pixels, border, mode="reflect") if setup.pad else images.pixels

@@ -14,11 +14,11 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
     """
     if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None:
         raise ValueError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
-    scale, shift = norm.weight.detach().double().abs(), norm.bias.detach().double()
+    scale, shift = (x.detach().cpu().double() for x in (norm.weight.abs(), norm.bias))  # not every device has float64
     ratio = shift / scale
     density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
     negative = torch.special.ndtr(-ratio)
-    return torch.where(negative > 0.001, shift - scale * density / negative, -3 * scale).float()
+    return torch.where(negative > 0.001, shift - scale * density / negative, -3 * scale).float().to(norm.weight.device)
 
 
 def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""The only place that configures Accelerate, and the keeper of a run's folder: configuration, metrics, checkpoints."""
+"""The only place that configures Accelerate, and the keeper of a run's state: checkpoints and resuming."""
 
-import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,28 +14,39 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, ProjectConfiguration, broadcast
 from torch import nn
 
+from overhaul import run_folder
 from overhaul.run import Run
 from overhaul.setups import Setup
 
 KEPT = 2  # checkpoints
-MAY_CHANGE = ("output_dir", "data_path", "resume", "overwrite", "tracker")  # between two starts of one run
-OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "config.yaml")
 
 
 @dataclass
 class State:
-    """What a run must remember beside weights and momentum, as plain numbers; accuracies in percent."""
+    """What a run must remember beside weights and momentum, as plain values.
 
-    epoch: int = 0
-    best_top1: float | None = None
+    metrics: the lines of metrics.jsonl, one a finished epoch. teacher_top1: percent. data: what the images are.
+    """
+
+    metrics: list[dict] = field(default_factory=list)
     teacher_top1: float | None = None
+    data: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.metrics)
+
+    @property
+    def newest_is_best(self) -> bool:
+        return self.metrics[-1]["test_top1"] > max((line["test_top1"] for line in self.metrics[:-1]), default=-1)
 
     def state_dict(self) -> dict:
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        for field in fields(self):
-            setattr(self, field.name, state[field.name])
+        for name in (each.name for each in fields(self)):
+            setattr(self, name, state[name])
 
 
 def start(run: Run, folder: Path | None = None) -> Accelerator:
@@ -73,97 +83,62 @@ def describe_devices(accelerator: Accelerator) -> str:
     return f"{accelerator.num_processes} x {name}, {precision}"
 
 
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter and BatchNorm statistic is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in (*model.parameters(), *model.buffers()))
+
+
 def sync_buffers(model: nn.Module) -> None:
     """Give every process the BatchNorm statistics of the main process."""
     for buffer in model.buffers():
         buffer.copy_(broadcast(buffer))
 
 
-def output_dir(setup: Setup, run: Run) -> Path:
-    return Path(run.output_dir or f"runs/{setup.name}-{setup.method}-seed{run.seed}").expanduser()
-
-
-def claim(folder: Path, run: Run) -> None:
-    """ValueError unless the folder is free or holds a run that may be continued or overwritten. Changes nothing."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; name a folder with --output_dir")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder} holds files but no run; name another folder with --output_dir")
-    if run.resume == "never" and not run.overwrite:
-        raise ValueError(
-            f"{folder} holds a run, and --resume never leaves it alone: add --overwrite, or --output_dir DIR"
-        )
-
-
 def open_folder(accelerator: Accelerator, folder: Path, setup: Setup, run: Run) -> None:
     """Write the resolved configuration and start the tracker; ValueError if the folder's run has another one."""
-    config, file = resolved(setup, run, accelerator.mixed_precision), folder / "config.yaml"
+    config, file = run_folder.resolved(setup, run, accelerator.mixed_precision), folder / "config.yaml"
     if file.exists() and not run.overwrite:
-        compare(config, yaml.safe_load(file.read_text()), folder)
+        run_folder.compare(config, run_folder.read_config(file), folder)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if run.overwrite:
-            remove_run(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, yaml.safe_dump(config, sort_keys=False))
+            run_folder.remove_run(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            run_folder.write_text(file, yaml.safe_dump(config, sort_keys=False))
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be written to ({error}); name another with --output_dir") from None
     accelerator.wait_for_everyone()
     if run.tracker:
-        values = flatten(config).items()
+        values = run_folder.flatten(config).items()
         plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}
         named = {} if run.tracker == "tensorboard" else {run.tracker: {"name": folder.name}}
         accelerator.init_trackers("overhaul", config=plain, init_kwargs=named)
 
 
-def resolved(setup: Setup, run: Run, mixed_precision: str) -> dict:
-    """The whole configuration as plain values, as `overhaul train --config` takes it."""
-    recipe = {key: value for key, value in asdict(setup).items() if key not in ("name", "published")}
-    return json.loads(json.dumps({"setup": setup.name, **recipe, **asdict(run), "mixed_precision": mixed_precision}))
+def resume(accelerator: Accelerator, folder: Path, data: str) -> State:
+    """The state after the folder's newest checkpoint, with all that it holds loaded; a fresh state without one.
 
-
-def compare(mine: dict, theirs: dict, folder: Path) -> None:
-    mine, theirs = flatten(mine), flatten(theirs)
-    differing = [
-        f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
-        for key in mine | theirs
-        if key not in MAY_CHANGE and mine.get(key) != theirs.get(key)
-    ]
-    if differing:
-        raise ValueError(
-            f"{folder} belongs to another configuration ({'; '.join(differing)}); name another folder with "
-            f"--output_dir, or replace the run with --resume never --overwrite"
-        )
-
-
-def flatten(config: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def remove_run(folder: Path) -> None:
-    """Delete what a run leaves in its folder, and nothing else."""
-    for name in OURS:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
-
-
-def resume(accelerator: Accelerator, folder: Path) -> tuple[State, list[dict]]:
-    """The state after the folder's newest checkpoint, loaded, and the metrics up to it; a fresh state without one."""
-    state = State()
+    data: what the images are now (see sources.Images); ValueError where the run began with others.
+    """
+    state = State(data=data)
     accelerator.register_for_checkpointing(state)
-    found = complete_checkpoints(folder)
+    found = run_folder.complete_checkpoints(folder)
     if found:
         try:
             accelerator.load_state(str(found[-1]))
-        except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{found[-1]} is broken ({reason}); remove it to go on from the one before") from error
-    return state, [line for line in read_metrics(folder) if line["epoch"] <= state.epoch]
+        except Exception as error:  # a broken file may raise anything
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            then = "go on from the one before" if len(found) > 1 else "start anew"
+            raise ValueError(f"{found[-1]} is broken ({reason}); remove it to {then}") from None
+        if state.data != data:
+            raise ValueError(
+                f"{folder} was trained on other data ({state.data} there, {data} here); name another folder with "
+                f"--output_dir, or replace the run with --resume never --overwrite"
+            )
+        if accelerator.is_main_process:
+            run_folder.write_metrics(folder, state.metrics)
+    return state
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, state: State) -> None:
@@ -177,40 +152,9 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, state: State) -> Non
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for path in (*unfinished.iterdir(), unfinished):
-            flush(path)
+            run_folder.flush(path)
         unfinished.rename(target)
-        flush(checkpoints)
-        for old in complete_checkpoints(folder)[:-KEPT]:
+        run_folder.flush(checkpoints)
+        for old in run_folder.complete_checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted((folder / "checkpoints").glob("epoch-*"))
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    file = folder / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def write_metrics(folder: Path, metrics: list[dict]) -> None:
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    flush(temporary)
-    temporary.replace(path)
-
-
-def flush(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

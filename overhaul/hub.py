@@ -1,31 +1,21 @@
 """Weights in, from a run, a checkpoint file, torchvision or the Hub; students out, as folders."""
 
 import json
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from overhaul import models
+from overhaul.checkpoint_file import read_weights
 from overhaul.models.backbone import Backbone
 from overhaul.setups import Net, Setup
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
-NUMBERS = [  # NumPy's scalars, in which old checkpoints keep their accuracy
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
-]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -38,6 +28,16 @@ class Weights:
     config: dict
     source: str
     revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """size: of a test image's side in pixels; resize: of the short side before the centre is cropped."""
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def load(source: str, net: Net | None = None) -> Backbone:
@@ -72,9 +72,7 @@ def from_folder(folder: Path) -> Weights:
     for candidate in (folder, folder / "final"):
         if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
             config = read_config(candidate / "config.json")
-            return Weights(
-                config_to_net(config), read_safetensors(candidate / "model.safetensors"), config, str(folder)
-            )
+            return Weights(config_to_net(config), read_weights(candidate / "model.safetensors"), config, str(folder))
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
         if (folder / "config.yaml").exists()
@@ -84,7 +82,7 @@ def from_folder(folder: Path) -> Weights:
 
 
 def from_file(path: Path, net: Net | None) -> Weights:
-    state = read_safetensors(path) if path.suffix == ".safetensors" else unwrap(read_pickle(path), path)
+    state = read_weights(path)
     looks_like = models.identify(state)
     if net is None and looks_like is None:
         raise ValueError(f"{path} holds {len(state)} tensors ({next(iter(state))}, ...) that fit none of our families")
@@ -128,7 +126,7 @@ def from_hub(repo: str, revision: str) -> Weights:
         reason = str(error).splitlines()[0]
     else:
         config = read_config(config_file)
-        return Weights(config_to_net(config), read_safetensors(weights_file), config, repo, commit)
+        return Weights(config_to_net(config), read_weights(weights_file), config, repo, commit)
     raise ValueError(f"{repo} cannot be loaded: {reason}")
 
 
@@ -167,42 +165,6 @@ def check_fit(weights: Weights) -> None:
         )
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file, or a broken one: {error}") from None
-
-
-def read_pickle(path: Path):
-    """The contents of a torch file; anything in it but tensors and plain values is refused, and nothing executed."""
-    try:
-        with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        if name or path.read_bytes()[:1] == b"\x80":
-            held = f" ({name[1]})" if name else ""
-            raise ValueError(
-                f"{path} holds pickled code{held}, which is never run; save its state_dict alone"
-            ) from None
-        raise ValueError(f"{path} is not a checkpoint") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().split("\n")[0] or "it ends too early"
-        raise ValueError(f"{path} is not a checkpoint, or a broken one: {reason}") from None
-
-
-def unwrap(checkpoint, path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint: under `model`, under `state_dict`, or bare, less a common prefix `module.`."""
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, Mapping) or not checkpoint or not all(map(torch.is_tensor, checkpoint.values())):
-        raise ValueError(f"{path} holds no weights: neither under `model` or `state_dict` nor bare")
-    return {name.removeprefix("module."): value for name, value in checkpoint.items()}
-
-
 def read_config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text())
@@ -215,13 +177,32 @@ def read_config(path: Path) -> dict:
 
 def config_to_net(config: dict) -> Net:
     """The net of a config.json in timm's layout."""
-    architecture, classes = str(config.get("architecture")), config.get("num_classes")
-    if match := re.fullmatch(r"resnet(\d+)", architecture):
+    architecture, classes, arguments = (config.get(key) for key in ("architecture", "num_classes", "model_args"))
+    if type(classes) is not int or classes < 1 or not isinstance(arguments or {}, dict):
+        raise ValueError("a model's config.json needs num_classes, a number, and may have model_args, an object")
+    if match := re.fullmatch(r"resnet(\d+)", str(architecture)):
         return Net(family="resnet", kwargs={"depth": int(match[1]), "num_classes": classes})
-    family = architecture.removeprefix("overhaul_")
+    family = str(architecture).removeprefix("overhaul_")
     if family not in models.FAMILIES:
         raise ValueError(f"the architecture {architecture} is none of ours: {', '.join(models.FAMILIES)}")
-    return Net(family=family, kwargs={**config.get("model_args", {}), "num_classes": classes})
+    return Net(family=family, kwargs={**(arguments or {}), "num_classes": classes})
+
+
+def preprocessing(weights: Weights) -> Preprocessing | None:
+    """What the weights' folder says of its images, in timm's terms; None where it says nothing."""
+    own = weights.config.get("pretrained_cfg")
+    if not own:
+        return None
+    try:
+        size, mean, std = own["input_size"][-1], *(tuple(map(float, own[key])) for key in ("mean", "std"))
+        resize = int(size / own.get("crop_pct", 1.0) + 1e-6)
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 1 <= size <= resize:
+            raise ValueError
+    except (TypeError, KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError):
+        raise ValueError(
+            f"the config.json of {weights.source} has a pretrained_cfg whose input_size, mean, std or crop_pct is wrong"
+        ) from None
+    return Preprocessing(size, resize, mean, std)
 
 
 def net_to_config(net: Net) -> dict:
@@ -236,9 +217,10 @@ def net_to_config(net: Net) -> dict:
 def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) -> None:
     """The student's folder: config.json and model.safetensors (fp32, contiguous), each replaced in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = [3, setup.image_size, setup.image_size]
-    preprocessing = {"input_size": size, "mean": list(setup.mean), "std": list(setup.std), "crop_pct": 1.0}
-    config = {**net_to_config(setup.student), "label_names": list(classes), "pretrained_cfg": preprocessing}
+    size = setup.image_size
+    images = {"input_size": [3, size, size], "crop_pct": size / (setup.test_resize or size)}
+    images |= {"mean": list(setup.mean), "std": list(setup.std)}
+    config = {**net_to_config(setup.student), "label_names": list(classes), "pretrained_cfg": images}
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     temporary = folder / ".model.safetensors"
     save_file(state, temporary, metadata={"format": "pt"})

@@ -12,7 +12,7 @@ from overhaul.data import EvalLoader, Normalize, TrainLoader
 from overhaul.evaluation import evaluate
 from overhaul.optimisation import make_optimizer
 from overhaul.run import Run
-from overhaul.setups import SETUPS, Net, Setup, choose, get, teacher_setup
+from overhaul.setups import SETUPS, Net, Setup, choose, get, same_net, teacher_setup
 
 
 @dataclass
@@ -42,6 +42,8 @@ class Job:
 def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
     """The job of a setup; ValueError for data, a teacher or a network that cannot be had or do not go together."""
     rank, world = accelerator.process_index, accelerator.num_processes
+    if setup.batch_size < 2 * world:
+        raise ValueError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images a process")
     if setup.batch_size % world:
         raise ValueError(f"--batch_size {setup.batch_size} is of all processes together, and {world} do not divide it")
     method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
@@ -51,12 +53,13 @@ def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
         raise ValueError(no_teacher(setup))
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     with accelerator.main_process_first():
-        images, test_images = sources.load(setup.data, setup.image_size, run, num_classes)
+        images, test_images = sources.load(setup.data, setup.image_size, run, num_classes, resize=setup.test_resize)
     setup, teacher = fit_to_classes(setup, len(images.classes)), None
     if setup.teacher:
         with accelerator.main_process_first():
             setup, teacher = load_teacher(setup)
         teacher.to(accelerator.device, memory_format=torch.channels_last)
+    setup = unpublished_if_changed(setup)
     train_loader = TrainLoader(images, setup, run.seed, rank, world)
     set_seed(run.seed)
     model = method(models.create(setup.student), teacher).to(memory_format=torch.channels_last)
@@ -83,6 +86,16 @@ def no_teacher(setup: Setup) -> str:
         f"--setup {setup.name} needs a trained teacher{wanted}; three ways: {train_it}{folder}, give a checkpoint file "
         f"(--teacher FILE.pt), or name one on the Hub (--teacher USER/REPO)"
     )
+
+
+def unpublished_if_changed(setup: Setup) -> Setup:
+    """The setup without its published errors, which are of no use beside other networks or other data."""
+    if setup.published is None:
+        return setup
+    row = SETUPS[setup.name]
+    same_teacher = setup.teacher is None or same_net(setup.teacher, row.teacher)
+    same = setup.data == row.data and same_net(setup.student, row.student) and same_teacher
+    return setup if same else replace(setup, published=None)
 
 
 def fit_to_classes(setup: Setup, num_classes: int) -> Setup:
@@ -112,19 +125,20 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
     """
     weights = hub.fetch(source)
     rows = [get(like)] if like else [row for row in SETUPS.values() if row.data == data]
-    own = weights.config.get("pretrained_cfg")
-    if not own and not rows:
-        raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
-    size, mean, std = (
-        (own["input_size"][-1], own["mean"], own["std"]) if own else (rows[0].image_size, rows[0].mean, rows[0].std)
-    )
+    test = hub.preprocessing(weights)
+    if test is None:
+        if not rows:
+            raise ValueError(
+                f"{source} does not say how its images are normalised; name a setup of the kind with --setup"
+            )
+        test = hub.Preprocessing(rows[0].image_size, rows[0].test_resize, rows[0].mean, rows[0].std)
     num_classes = weights.net.kwargs["num_classes"]
-    (images,) = sources.load(data, size, run, num_classes, splits=("test",))
+    (images,) = sources.load(data, test.size, run, num_classes, splits=("test",), resize=test.resize)
     if len(images.classes) != num_classes:
         raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = engine.start(run)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
     loader = EvalLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
-    result = evaluate(network, loader, Normalize(mean, std, accelerator.device), accelerator)
+    result = evaluate(network, loader, Normalize(test.mean, test.std, accelerator.device), accelerator)
     accelerator.end_training()
     return result

@@ -52,7 +52,9 @@ class Setup:
         distill_weight: weight of the summed stage losses beside the cross-entropy
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
         image_size: side of the training and test images in pixels
+        test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
         pad: pixels of reflected border a random crop is taken from
+        crop_area: range of a random resized crop's share of the image, 1 being all of it; without it the crop is of pad
         flip: whether training images are mirrored at random
         mean: of the pixels, a channel each, in 0..1
         std: of the pixels, a channel each, in 0..1
@@ -76,23 +78,30 @@ class Setup:
     distill_weight: float
     mixup: float = 0.0
     image_size: int
+    test_resize: int | None = None
     pad: int = 0
+    crop_area: tuple[float, float] | None = None
     flip: bool = True
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     published: Published | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "image_size", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, not {value}")
         for name in ("lr", "momentum", "weight_decay", "distill_weight", "mixup", "pad"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if not 0 <= getattr(self, name) < 1e30:
                 raise ValueError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
         if not all(0 < fraction < 1 for fraction in self.lr_drops):
             raise ValueError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
         if self.nesterov and not self.momentum:
             raise ValueError("--momentum 0 has no Nesterov form; add --nesterov false")
+        if self.test_resize is not None and self.test_resize < self.image_size:
+            raise ValueError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
+        if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
         if min(self.std) <= 0:
             raise ValueError(f"--std must be above 0, not {list(self.std)}")
 
@@ -105,7 +114,7 @@ def choose(what: str, name: str, valid) -> str:
     """`name` if it is valid; else ValueError with the nearest valid name and all of them."""
     if name in valid:
         return name
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ValueError(f"{what}: {name!r} is not known{hint}; it is one of {', '.join(valid)}")
 
@@ -183,6 +192,8 @@ IMAGENET_A = Setup(
     weight_decay=1e-4,
     distill_weight=1e-4,
     image_size=224,
+    test_resize=256,
+    crop_area=(0.08, 1.0),
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     published=Published(21.69, 23.72, 21.65, "best", top5=(5.95, 6.97, 5.83)),
@@ -226,6 +237,6 @@ ROWS = (
     teacher_row(CIFAR_A, "cifar_teacher_wrn", WRN_28_4),
     teacher_row(CIFAR_E, "cifar_teacher_pyramid", PYRAMID_200, mixup=1.0),
     DIGITS,
-    teacher_row(DIGITS, "digits_teacher", DIGITS.teacher, epochs=12),
+    teacher_row(DIGITS, "digits_teacher", DIGITS.teacher),
 )
 SETUPS = {setup.name: setup for setup in ROWS}

@@ -1,7 +1,9 @@
 """Image sets by name or path: from scikit-learn, the Hub or a local copy into uint8 arrays."""
 
 import io
+import re
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from overhaul.run import Run
 from overhaul.setups import choose
 
 HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-NAMES = ("digits", *HUB_IDS)
+NAMES = ("digits", *HUB_IDS, "imagenet")
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
 IMAGE_COLUMNS = ("img", "image", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("fine_label", "label", "labels", "cls", "class")
@@ -29,12 +31,20 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def fingerprint(self) -> str:
+        """A line that tells these images from others, by number, classes and labels."""
+        return f"{len(self):,} images of {len(self.classes)} classes, labels {zlib.crc32(self.labels.tobytes()):08x}"
 
-def load(data: str, image_size: int, run: Run, num_classes: int, splits=("train", "test")) -> list[Images]:
+
+def load(
+    data: str, image_size: int, run: Run, num_classes: int, splits=("train", "test"), resize: int | None = None
+) -> list[Images]:
     """The splits of a data set, decoded once to RGB of image_size pixels a side.
 
     data: digits, cifar10, cifar100, the Hub id of a data set or a folder; run.data_path: a local copy of it.
-    num_classes counts only where the data name no classes. Raises ValueError for data that are missing or do not fit.
+    num_classes counts only where the data name no classes. resize: see to_pixels. Raises ValueError for data that are
+    missing or do not fit.
     """
     if data == "digits" and not run.data_path:
         return [digits(image_size, split) for split in splits]
@@ -45,7 +55,7 @@ def load(data: str, image_size: int, run: Run, num_classes: int, splits=("train"
         table = tables[find_split(tables, split)]
         image_column, label_column = find_columns(table, run)
         labels, classes = read_labels(table, label_column, classes, num_classes, split)
-        pixels = decode_all(table, image_column, image_size, split)
+        pixels = decode_all(table, image_column, image_size, split, resize)
         loaded.append(Images(pixels, labels, classes))
     return loaded
 
@@ -77,7 +87,7 @@ def read_tables(data: str, data_path: str | None):
     if data_path is not None and not local.is_dir():
         raise ValueError(f"--data_path {data_path}: there is no such folder")
     try:
-        if local.is_dir() and (local / "dataset_dict.json").exists():
+        if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
             tables = datasets.load_from_disk(str(local))
         else:
             tables = datasets.load_dataset(str(local) if local.is_dir() else HUB_IDS.get(data, data))
@@ -85,7 +95,7 @@ def read_tables(data: str, data_path: str | None):
         raise ValueError(
             f"the data set {local if local.is_dir() else data} cannot be read{advice(local, error)}"
         ) from None
-    return tables
+    return tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}
 
 
 def advice(local: Path, error: Exception) -> str:
@@ -103,24 +113,25 @@ def find_split(tables, split: str) -> str:
 
 
 def find_columns(table, run: Run) -> tuple[str, str]:
-    """The names of the image and the label column, as the flags say or by type and usual name."""
+    """The names of the image and the label column, as the flags say or by usual name and type."""
     import datasets
 
     features = table.features
     images = [name for name in features if isinstance(features[name], datasets.Image)]
     classes = [name for name in features if isinstance(features[name], datasets.ClassLabel)]
-    image = find_column("image", run.image_column, features, images or IMAGE_COLUMNS, IMAGE_COLUMNS)
-    label = find_column("label", run.label_column, features, classes or LABEL_COLUMNS, LABEL_COLUMNS)
+    image = find_column("image", run.image_column, features, images, IMAGE_COLUMNS)
+    label = find_column("label", run.label_column, features, classes, LABEL_COLUMNS)
     return image, label
 
 
-def find_column(kind: str, flag: str | None, features, candidates, usual) -> str:
+def find_column(kind: str, flag: str | None, features, typed: list[str], usual: tuple[str, ...]) -> str:
+    """The named column; else one of the type with a usual name, one with a usual name, or the only one of the type."""
     if flag:
         return choose(f"--{kind}_column", flag, tuple(features))
-    found = [name for name in candidates if name in features]
     named = [name for name in usual if name in features]
-    if len(found) == 1 or named:
-        return found[0] if len(found) == 1 else named[0]
+    found = [name for name in named if name in typed] or named or (typed if len(typed) == 1 else [])
+    if found:
+        return found[0]
     raise ValueError(
         f"the data have no {kind} column that can be told; name one of {', '.join(features)} with --{kind}_column"
     )
@@ -129,38 +140,55 @@ def find_column(kind: str, flag: str | None, features, candidates, usual) -> str
 def read_class_names(path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
-    if not Path(path).is_file():
-        raise ValueError(f"--class_names {path}: there is no such file")
-    return tuple(line.strip() for line in Path(path).read_text().splitlines() if line.strip())
+    try:
+        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--class_names {path} cannot be read: {error}") from None
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"--class_names {path} must hold one class name a line, none of them twice")
+    return names
 
 
-def read_labels(table, column: str, classes, num_classes: int, split: str):
-    """int64 labels and the class names: given, else the column's own, else its sorted words, else numbers."""
+def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes: int, split: str):
+    """int64 labels and the class names they number.
+
+    The names are `classes` where given; else the column's own, its sorted words, or numbers below num_classes. Where
+    the column has names of its own, its labels are told by name, whatever their order.
+    """
+    import datasets
+
     feature = table.features[column]
-    values = np.asarray(table.with_format(None)[column][:])
-    if values.dtype.kind in "US":
-        classes = classes or tuple(sorted(set(values.tolist())))
-        strange = set(values.tolist()) - set(classes)
-        if strange:
-            raise ValueError(
-                f"the {split} split has the label {sorted(strange)[0]!r}, which is none of the {len(classes)} classes"
-            )
-        lookup = {name: number for number, name in enumerate(classes)}
-        return np.array([lookup[value] for value in values.tolist()], dtype=np.int64), classes
-    if values.dtype.kind not in "iu":
-        raise ValueError(f"the column {column} holds no labels (integers or names); name another with --label_column")
-    classes = classes or tuple(getattr(feature, "names", None) or map(str, range(num_classes)))
-    outside = np.flatnonzero((values < 0) | (values >= len(classes)))
+    plain = isinstance(feature, (datasets.Value, datasets.ClassLabel)) and re.match("u?int|.*string", feature.dtype)
+    values = np.asarray(table.with_format(None)[column][:]) if plain else np.array(None)
+    if values.dtype.kind not in "iuU":
+        raise ValueError(
+            f"the column {column} holds no labels (integers or names, none missing); name another with --label_column"
+        )
+    names = getattr(feature, "names", None)
+    if values.dtype.kind == "U":
+        names, values = np.unique(values, return_inverse=True)
+        names = names.tolist()
+    known = len(names or classes or range(num_classes))
+    outside = np.flatnonzero((values < 0) | (values >= known))
     if len(outside):
         raise ValueError(
-            f"the {split} split has labels outside its {len(classes)} classes: {values[outside[0]]} in row "
+            f"the {split} split has labels outside its {known} classes: {values[outside[0]]} in row "
             f"{outside[0]} ({len(outside)} rows in all); name another column with --label_column, or the classes with "
             f"--num_classes or --class_names"
         )
+    classes = classes or tuple(names or map(str, range(num_classes)))
+    if names and tuple(names) != classes:
+        numbers = {name: number for number, name in enumerate(classes)}
+        strange = [names[value] for value in np.unique(values) if names[value] not in numbers]
+        if strange:
+            raise ValueError(
+                f"the {split} split has the label {strange[0]!r}, which is none of the {len(classes)} classes"
+            )
+        values = np.array([numbers.get(name, -1) for name in names])[values]
     return values.astype(np.int64), classes
 
 
-def decode_all(table, column: str, size: int, split: str) -> np.ndarray:
+def decode_all(table, column: str, size: int, split: str, resize: int | None) -> np.ndarray:
     """uint8 [n, size, size, 3] of a column of encoded images; ValueError with the row of one that is broken."""
     import datasets
 
@@ -176,7 +204,7 @@ def decode_all(table, column: str, size: int, split: str) -> np.ndarray:
         for encoded in batch[column]:
             try:
                 with Image.open(io.BytesIO(encoded["bytes"]) if encoded["bytes"] else encoded["path"]) as image:
-                    pixels[row] = to_pixels(image, size)
+                    pixels[row] = to_pixels(image, size, resize)
             except (OSError, UnidentifiedImageError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"row {row} of the {split} split is no image that can be read ({error}); take the row out, or name "
@@ -186,12 +214,18 @@ def decode_all(table, column: str, size: int, split: str) -> np.ndarray:
     return pixels
 
 
-def to_pixels(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: RGB; another size has its short side resized, and its centre cropped."""
+def to_pixels(image: Image.Image, size: int, resize: int | None = None) -> np.ndarray:
+    """uint8 [size, size, 3], RGB: the centre of the image, after its short side was resized to `resize` pixels.
+
+    resize is `size` unless named; an image of size x size is then taken as it is. 16 bits a pixel become 8; EXIF
+    orientation is ignored, as in the authors' release.
+    """
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     image = image.convert("RGB")
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
-        left, top = ((side - size) // 2 for side in image.size)
+    if image.size != (size, size) or (resize or size) != size:
+        scale = (resize or size) / min(image.size)
+        image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
+        left, top = (round((side - size) / 2) for side in image.size)
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image)

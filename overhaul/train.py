@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from overhaul import engine, hub
+from overhaul import engine, hub, run_folder
 from overhaul.job import Job, prepare
 from overhaul.meter import Meter
 from overhaul.optimisation import begin_epoch, training_step
@@ -38,25 +38,27 @@ def train(setup: Setup, run: Run) -> Result:
 
     Raises ValueError, with what to do, for whatever the user can mend; an earlier run in the folder is left whole.
     """
-    folder = engine.output_dir(setup, run)
-    engine.claim(folder, run)
+    folder = run_folder.output_dir(setup, run)
+    run_folder.claim(folder, run)
     accelerator = engine.start(run, folder)
     job = prepare(setup, run, accelerator)
     setup = job.setup
     engine.open_folder(accelerator, folder, setup, run)
-    state, metrics = engine.resume(accelerator, folder)
+    state = engine.resume(accelerator, folder, job.train_loader.images.fingerprint)
     progress = Progress(accelerator.is_main_process, (setup.epochs - state.epoch) * len(job.train_loader))
     introduce(job, state, folder, progress)
     for epoch in range(state.epoch, setup.epochs):
         trained = train_epoch(job, epoch, progress, folder)
         engine.sync_buffers(job.model)
+        if not engine.all_finite(job.model):
+            raise ValueError(not_finite(job, f"the weights are no longer finite after epoch {epoch + 1}", folder))
         tested = job.evaluate(job.student)
-        metrics.append({"epoch": epoch + 1, **trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
-        keep(job, state, metrics, folder)
-        progress.say(epoch_line(metrics[-1], setup, progress.left))
+        state.metrics.append({"epoch": epoch + 1, **trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
+        keep(job, state, folder)
+        progress.say(epoch_line(state.metrics[-1], setup, progress.left))
     save_student(job, folder / "final")
     accelerator.end_training()
-    result = Result(folder, metrics, state.teacher_top1)
+    result = Result(folder, state.metrics, state.teacher_top1)
     progress.say(result_lines(setup, run.seed, result.final, result.best, folder))
     return result
 
@@ -100,34 +102,29 @@ def train_epoch(job: Job, epoch: int, progress: Progress, folder: Path) -> dict:
         progress.step()
         if number % READ_EVERY == 0 or number == len(loader):
             means = meter.read()
-            stop_if_not_finite(means.pop("first_bad"), job, epoch, folder)
+            if (step := means.pop("first_bad")) < float("inf"):
+                where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"
+                raise ValueError(not_finite(job, f"the loss is no longer finite at {where}", folder))
             seconds, seen = time.monotonic() - started, means.pop("images")
             progress.show(means["loss"], means["train_top1"], seen / seconds)
     progress.close_epoch()
     return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
 
 
-def stop_if_not_finite(first_bad: float, job: Job, epoch: int, folder: Path) -> None:
-    if first_bad == float("inf"):
-        return
-    setup, kept = job.setup, engine.complete_checkpoints(folder)
-    raise ValueError(
-        f"the loss is no longer finite at step {int(first_bad)} of epoch {epoch + 1} (step "
-        f"{epoch * len(job.train_loader) + int(first_bad)} of the run); lower --lr ({setup.lr:g}) or --distill_weight "
-        f"({setup.distill_weight:g}) and start anew; "
-        + (f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet")
-    )
+def not_finite(job: Job, what: str, folder: Path) -> str:
+    setup, kept = job.setup, run_folder.complete_checkpoints(folder)
+    last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+    lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({setup.distill_weight:g})"
+    return f"{what}; {lower} and start anew; {last}"
 
 
-def keep(job: Job, state: engine.State, metrics: list[dict], folder: Path) -> None:
+def keep(job: Job, state: engine.State, folder: Path) -> None:
     """Write down what the epoch brought: metrics, the best student, tracker, checkpoint."""
-    line = metrics[-1]
-    state.epoch = line["epoch"]
-    if state.best_top1 is None or line["test_top1"] > state.best_top1:
-        state.best_top1 = line["test_top1"]
+    line = state.metrics[-1]
+    if state.newest_is_best:
         save_student(job, folder / "best")
     if job.accelerator.is_main_process:
-        engine.write_metrics(folder, metrics)
+        run_folder.write_metrics(folder, state.metrics)
     job.accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=line["epoch"])
     engine.save_checkpoint(job.accelerator, folder, state)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from overhaul import models
 from overhaul.cli import main
 from overhaul.run import Run
 from overhaul.setups import SETUPS, wide_resnet
@@ -22,6 +24,7 @@ from overhaul.train import train
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
 SHARED = REPOSITORY.parent / "shared"
+SMALL_NET = wide_resnet(10, 1, num_classes=10)
 sys.path.insert(0, str(TESTS / "golden"))
 
 
@@ -59,6 +62,18 @@ def digits_teacher(tmp_path_factory) -> Path:
     """The folder of a run that trained a small teacher on the digits for two epochs."""
     setup = replace(SETUPS["digits_teacher"], student=wide_resnet(10, 2, num_classes=10), epochs=2)
     return train(setup, Run(output_dir=str(tmp_path_factory.mktemp("teacher") / "run"))).folder
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A SMALL_NET with fresh weights, in eval mode."""
+    torch.manual_seed(0)
+    return models.create(SMALL_NET).eval()
+
+
+def same_weights(one, other) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
 def digests(folder: Path) -> dict[str, str]:

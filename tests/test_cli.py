@@ -50,6 +50,13 @@ def refused(result, *words) -> None:
         (["train", "--setup", "digits_teacher", "--student.family", "wide_resnt"], ["families are"]),
         (["train", "--setup", "digits_teacher", "--student.kwargs.depth", "11"], ["6n + 4"]),
         (["train", "--setup", "digits_teacher", "--data_path", "/nowhere"], ["/nowhere: there is no such folder"]),
+        (["train", "--setup", "digits_teacher", "--batch_size", "1"], ["less than 2 images a process"]),
+        (["train", "--setup", "digits_teacher", "--num_classes", "-3"], ["--num_classes must be at least 1"]),
+        (["train", "--setup", "digits_teacher", "--lr", "1e39"], ["--lr must be 0 or more and finite"]),
+        (["train", "--setup", "digits_teacher", "--crop_area", "[0.1, 1]"], ["--crop_area"]),
+        (["train", "--setup", "digits_teacher", "--test_resize", "8"], ["--test_resize must be at least --image_size"]),
+        (["train", "--setup", "digits_teacher", "--data", "imagnet"], ["did you mean imagenet?"]),
+        (["train", "--setup", "digits_teacher", "--method", "overhaul", "--teacher", "t"], ["--teacher.family"]),
         (["train", "--setup", "digits_teacher", "--batch_size", "2000"], ["more than the 1437 training images"]),
         (["train", "--setup", "digits_teacher", "--mixed_precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         (["evaluate", "nowhere.pt", "--data", "digits"], ["nowhere.pt: there is no such file or folder"]),
@@ -167,9 +174,20 @@ def test_a_yaml_file_and_flags_over_it(tmp_path):
     assert setup.teacher.kwargs == get("cifar_d").teacher.kwargs
 
 
+def test_a_yaml_file_of_another_setup(overhaul, tmp_path):
+    (tmp_path / "run.yaml").write_text("setup: digits\n")
+    refused(
+        overhaul("train", "--setup", "cifar_c", "--config", tmp_path / "run.yaml"), "is of the setup digits", "drop one"
+    )
+
+
 def test_a_yaml_file_with_an_unknown_key(overhaul, tmp_path):
     (tmp_path / "run.yaml").write_text("setup: digits\nlearning_rate: 0.02\n")
     refused(overhaul("train", "--config", tmp_path / "run.yaml"), "learning_rate")
+    (tmp_path / "run.yaml").write_text("setup: digits\nepoch: 3\n")
+    refused(overhaul("train", "--config", tmp_path / "run.yaml"), "unknown entry epoch (did you mean epochs?)")
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\xff")
+    refused(overhaul("train", "--setup", "digits", "--config", tmp_path / "run.yaml"), "is not YAML")
     (tmp_path / "run.yaml").write_text("setup: [digits\n")
     refused(overhaul("train", "--config", tmp_path / "run.yaml"), "is not YAML")
 

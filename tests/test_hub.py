@@ -2,60 +2,20 @@
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from conftest import SMALL_NET as NET
+from conftest import same_weights
 from hub_server import COMMIT, LocalHub
 from safetensors.torch import load_file, save_file
 
 import overhaul as package
 from overhaul import hub, models
 from overhaul.setups import SETUPS, Net
-
-NET = Net(family="wide_resnet", kwargs={"depth": 10, "width": 1, "num_classes": 10})
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    return models.create(NET).eval()
-
-
-def same(one, other) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
-
-
-FORMATS = {
-    "model.pt": lambda state: {"model": state, "epoch": 3},
-    "module.tar": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
-    "bare.pth": lambda state: state,
-    "module-under-model.pt": lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
-    "with-a-score.tar": lambda state: {"state_dict": state, "best_err1": np.float64(15.6), "best_err5": np.float32(3)},
-    "ancient.pth": lambda state: {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")},
-}
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("given", [NET, None], ids=["net given", "net recognised"])
-def test_checkpoint_files_in_the_release_formats(tmp_path, network, name, given):
-    torch.save(FORMATS[name](network.state_dict()), tmp_path / name)
-    assert same(hub.load(str(tmp_path / name), given), network)
-
-
-def test_a_legacy_torch_file(tmp_path, network):
-    torch.save({"model": network.state_dict()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert same(hub.load(str(tmp_path / "old.pt")), network)
-
-
-def test_safetensors(tmp_path, network):
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    assert same(hub.load(str(tmp_path / "model.safetensors")), network)
 
 
 @pytest.mark.parametrize("name", SETUPS)
@@ -64,7 +24,7 @@ def test_students_are_saved_and_loaded_for_every_setup(tmp_path, name):
     network = models.create(setup.student).to(memory_format=torch.channels_last)
     classes = [f"class {i}" for i in range(setup.student.kwargs["num_classes"])]
     hub.save(tmp_path, network, setup, classes)
-    assert same(hub.load(str(tmp_path)), network)
+    assert same_weights(hub.load(str(tmp_path)), network)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["label_names"] == classes and config["num_classes"] == len(classes)
     assert config["pretrained_cfg"]["mean"] == list(setup.mean)
@@ -77,55 +37,31 @@ def test_the_release_teacher(shared):
     assert sum(p.numel() for p in network.parameters()) == 5_872_180 and not network.training
 
 
-class Payload:
-    def __reduce__(self):
-        return os.system, ("touch /tmp/overhaul-was-here",)
-
-
-def broken(tmp_path: Path, name: str) -> Path:
-    path = tmp_path / name
-    state = models.create(NET).state_dict()
-    if name == "code.pt":
-        torch.save({"model": state, "extra": Payload()}, path)
-    elif name == "code.pkl.pt":
-        path.write_bytes(pickle.dumps(Payload()))
-    elif name == "text.pt":
-        path.write_text("not a checkpoint")
-    elif name == "empty.pt":
-        path.write_bytes(b"")
-    elif name == "half.pt":
-        torch.save(state, path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif name == "list.pt":
-        torch.save([1, 2, 3], path)
-    elif name == "optimizer.pt":
-        torch.save({"state_dict": {"lr": 0.1}}, path)
-    elif name == "text.safetensors":
-        path.write_text("not a checkpoint")
-    elif name == "other.pt":
-        torch.save({"conv.weight": torch.zeros(3, 3)}, path)
-    return path
-
-
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("entry", "value", "words"),
     [
-        ("code.pt", "holds pickled code"),
-        ("code.pkl.pt", "holds pickled code"),
-        ("text.pt", "is not a checkpoint"),
-        ("empty.pt", "is not a checkpoint"),
-        ("half.pt", "is not a checkpoint, or a broken one"),
-        ("list.pt", "holds no weights"),
-        ("optimizer.pt", "holds no weights"),
-        ("text.safetensors", "is not a safetensors file"),
-        ("other.pt", "fit none of our families"),
+        ("num_classes", "10", "needs num_classes, a number"),
+        ("num_classes", None, "needs num_classes, a number"),
+        ("model_args", [10], "model_args, an object"),
+        ("model_args", None, "takes depth, width, num_classes"),
+        ("architecture", "vit_base", "is none of ours"),
+        ("pretrained_cfg", {"mean": [0.5]}, "pretrained_cfg whose input_size"),
+        ("pretrained_cfg", "cifar", "pretrained_cfg whose input_size"),
     ],
 )
-def test_files_that_are_no_checkpoints(tmp_path, name, words):
-    with pytest.raises(ValueError, match=words) as error:
-        hub.load(str(broken(tmp_path, name)))
-    assert "\n" not in str(error.value)
-    assert not Path("/tmp/overhaul-was-here").exists()
+def test_odd_configurations(tmp_path, overhaul, entry, value, words):
+    hub.save(tmp_path, models.create(NET), SETUPS["digits"], list("0123456789"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, entry: value}))
+    result = overhaul("evaluate", tmp_path, "--data", "digits")
+    assert result.status == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
+
+
+def test_test_images_are_resized_and_cropped_as_the_folder_says(tmp_path):
+    hub.save(tmp_path, models.create(SETUPS["imagenet_b"].student), SETUPS["imagenet_b"], ["x"] * 1000)
+    found = hub.preprocessing(hub.fetch(str(tmp_path)))
+    assert (found.size, found.resize) == (224, 256)
+    assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["crop_pct"] == 0.875
 
 
 def test_a_checkpoint_that_does_not_fit_names_the_first_of_each_fault(tmp_path):

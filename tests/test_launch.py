@@ -68,6 +68,17 @@ def test_an_old_python_is_refused_in_one_line(checkout):
     assert result.returncode == 2 and result.stderr == "Python 3.10 or newer is needed and was not found\n"
 
 
+def test_an_environment_without_pip_is_made_whole(checkout):
+    """As Debian leaves one where python3-venv is missing, once it has been installed."""
+    tool(checkout / ".venv" / "bin", "python", "exit 1")
+    tool(checkout / "bin", "python3", f'if [ "$1" != -c ]; then cp "{checkout}/bin/fake" .venv/bin/python; fi')
+    tool(checkout / "bin", "fake", 'if [ "$1" = - ]; then exit 1; fi; echo "$@" >> asked')
+    path = f"{checkout / 'bin'}:/usr/bin:/bin"
+    result = bash("launch/test.sh", cwd=checkout, PATH=path, VIRTUAL_ENV="")
+    assert result.returncode == 0, result.stderr
+    assert (checkout / "asked").read_text().splitlines()[-1] == "-m pytest"
+
+
 def test_without_an_environment_one_is_made_and_the_extra_installed(checkout):
     """With a pip that only writes down what it was asked for."""
     script = f'if [ "$1" = -c ]; then exit 0; fi; mkdir -p .venv/bin; cp "{checkout}/bin/fake" .venv/bin/python'

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ["setups"],
     ["run", "models"],
-    ["distill", "tables", "sources", "meter", "evaluation"],
+    ["distill", "tables", "sources", "meter", "evaluation", "checkpoint_file", "run_folder"],
     ["data", "hub", "engine", "optimisation", "progress"],
     ["job"],
     ["train"],

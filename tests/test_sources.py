@@ -100,6 +100,66 @@ def test_class_names_from_a_file_for_plain_integers(tmp_path):
     assert load(path)[0].classes == ("0", "1", "2")
 
 
+def test_labels_are_told_by_name_where_the_splits_order_them_otherwise(tmp_path):
+    reversed_names = {"labels": [2 - i % 3 for i in range(5)], "feature": datasets.ClassLabel(names=NAMES[::-1])}
+    splits = {"train": some_split(7), "test": some_split(5, **reversed_names)}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "set")
+    check(load(str(tmp_path / "set")))
+
+
+def test_a_class_that_the_training_images_lack_is_refused(tmp_path):
+    strange = some_split(5, feature=datasets.ClassLabel(names=["cat", "dog", "eft"]))
+    datasets.DatasetDict({"train": some_split(7), "test": strange}).save_to_disk(tmp_path / "set")
+    with pytest.raises(ValueError, match="test split has the label 'eft', which is none of the 3 classes"):
+        load(str(tmp_path / "set"))
+
+
+def test_a_usual_name_counts_more_than_a_type(tmp_path):
+    splits = {}
+    for name, n in (("train", 7), ("test", 5)):
+        splits[name] = some_split(n, label="label", feature=datasets.Value("int64"))
+        splits[name] = (
+            splits[name].add_column("night", [0] * n).cast_column("night", datasets.ClassLabel(num_classes=2))
+        )
+    assert load(write_parquet(tmp_path / "set", **splits))[0].labels.tolist() == [i % 3 for i in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature"),
+    [
+        ([[0], [1], [2]], datasets.List(datasets.Value("int64"))),
+        ([[0], [1, 2], []], datasets.List(datasets.Value("int64"))),
+        ([0.5, 1.0, 2.0], datasets.Value("float32")),
+        ([0, None, 2], datasets.Value("int64")),
+        (["cat", None, "dog"], datasets.Value("string")),
+    ],
+)
+def test_columns_that_hold_no_labels(tmp_path, labels, feature):
+    split = some_split(3, labels=labels, feature=feature)
+    with pytest.raises(ValueError, match="column fine_label holds no labels"):
+        load(write_parquet(tmp_path / "set", train=split, test=split))
+    with pytest.raises(ValueError, match="column img holds no labels"):
+        load(str(tmp_path / "set"), label_column="img")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "one class name a line"), (b"a\na\n", "none of them twice"), (b"\xe9", "cannot be read")],
+)
+def test_files_that_hold_no_class_names(tmp_path, content, words):
+    path = write_parquet(tmp_path / "set", train=some_split(7), test=some_split(5))
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        load(path, class_names=str(tmp_path / "names.txt"))
+
+
+def test_a_single_split_saved_to_disk(tmp_path):
+    some_split(7).save_to_disk(tmp_path / "set")
+    with pytest.raises(ValueError, match=r"no test split .*; they have train"):
+        load(str(tmp_path / "set"))
+    assert len(sources.load("cifar100", 32, Run(data_path=str(tmp_path / "set")), 3, splits=("train",))[0]) == 7
+
+
 def test_labels_that_are_words(tmp_path):
     words = {"labels": [NAMES[i % 3] for i in range(7)], "feature": datasets.Value("string")}
     path = write_parquet(tmp_path / "set", train=some_split(7, **words), test=some_split(7, **words))
@@ -177,6 +237,29 @@ def test_pixels_of_every_kind_of_image():
         assert np.abs(sources.to_pixels(red.convert(mode), 32).astype(int) - np.asarray(red)).max() <= 1
     grey = sources.to_pixels(Image.new("L", (32, 32), 99), 32)
     assert grey.shape == (32, 32, 3) and np.all(grey == 99)
+
+
+def test_16_bits_become_8():
+    deep = Image.fromarray(np.full((32, 32), 257 * 99, np.uint16))
+    assert np.all(sources.to_pixels(deep, 32) == 99)
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    left_white = np.zeros((32, 32, 3), np.uint8)
+    left_white[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # "rotate by 180 degrees"
+    Image.fromarray(left_white).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        assert image.getexif()[0x0112] == 3
+        assert np.array_equal(sources.to_pixels(image, 32), left_white)
+
+
+def test_resizing_before_the_crop_leaves_the_border_out():
+    framed = np.full((64, 64, 3), 255, np.uint8)
+    framed[8:-8, 8:-8] = 0
+    assert sources.to_pixels(Image.fromarray(framed), 32).max() == 255
+    assert sources.to_pixels(Image.fromarray(framed), 32, resize=48)[2:-2, 2:-2].max() == 0
 
 
 def test_larger_images_are_resized_and_cropped_at_the_centre():

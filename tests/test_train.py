@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 import yaml
 from conftest import digests
 from safetensors.torch import load_file
+from test_sources import some_split, write_parquet
 
 from overhaul import engine, hub, models
 from overhaul import train as loop
@@ -162,6 +164,78 @@ def test_a_leftover_of_a_checkpoint_is_swept_away(digits_teacher, tmp_path):
     train(quick(digits_teacher, epochs=1), run)
 
 
+def test_weights_that_are_not_finite_are_never_kept(digits_teacher, monkeypatch, tmp_path, overhaul):
+    """The losses of an epoch may be finite while its last update is not."""
+    step, calls = loop.training_step, []
+
+    def failing(accelerator, model, *arguments):
+        calls.append(1)
+        result = step(accelerator, model, *arguments)
+        if len(calls) == 2 * 22:
+            next(model.parameters()).data[0] = math.inf
+        return result
+
+    monkeypatch.setattr(loop, "training_step", failing)
+    result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "3"))
+    assert result.status == 2 and "the weights are no longer finite after epoch 2" in result.err
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-0001"]
+    assert str(tmp_path / "run" / "checkpoints" / "epoch-0001") in result.err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.yaml", b"", "config.yaml is broken"),
+        ("config.yaml", b"a: [", "config.yaml is broken"),
+        ("checkpoints/epoch-0002/model.safetensors", b"half", "epoch-0002 is broken"),
+        ("checkpoints/epoch-0002/optimizer.bin", b"", "epoch-0002 is broken"),
+        ("checkpoints/epoch-0002/custom_checkpoint_0.pkl", b"x", "remove it to go on from the one before"),
+    ],
+)
+def test_a_damaged_run_is_refused_and_left_alone(digits_teacher, finished, tmp_path, overhaul, file, content, words):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / file).write_bytes(content)
+    before = digests(tmp_path / "run")
+    result = overhaul(*flags(digits_teacher, tmp_path / "run"))
+    assert result.status == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
+    after = digests(tmp_path / "run")
+    assert {**after, "config.yaml": ""} == {**before, "config.yaml": ""}
+
+
+def test_metrics_are_written_again_from_the_checkpoint(digits_teacher, finished, tmp_path, overhaul):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("half a li")
+    (tmp_path / "run" / "checkpoints" / "epoch-copy").mkdir()
+    assert overhaul(*flags(digits_teacher, tmp_path / "run")).status == 0
+    assert digests(tmp_path / "run")["metrics.jsonl"] == digests(finished.folder)["metrics.jsonl"]
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path, overhaul):
+    command = ["train", "--setup", "digits", "--method", "original", "--epochs", "1", "--batch_size", "8"]
+    for name, n in (("a", 24), ("b", 25)):
+        write_parquet(tmp_path / name, train=some_split(n), test=some_split(5))
+    assert overhaul(*command, "--output_dir", tmp_path / "run", "--data_path", tmp_path / "a").status == 0
+    result = overhaul(*command, "--output_dir", tmp_path / "run", "--data_path", tmp_path / "b")
+    assert result.status == 2 and "was trained on other data (24 images of 3 classes" in result.err
+    moved = (tmp_path / "a").rename(tmp_path / "moved")
+    assert overhaul(*command, "--output_dir", tmp_path / "run", "--data_path", moved).status == 0
+
+
+@pytest.mark.parametrize("place", ["file/run", "/proc/run", "file"])
+def test_a_folder_that_cannot_be_made(digits_teacher, tmp_path, overhaul, place):
+    (tmp_path / "file").write_text("a file")
+    result = overhaul(*flags(digits_teacher, tmp_path / place))
+    assert result.status == 2 and "with --output_dir" in result.err and len(result.err.splitlines()) == 1
+
+
+def test_the_published_errors_are_shown_for_the_paper_s_networks_and_data_only(tmp_path, overhaul):
+    result = overhaul(
+        *["train", "--setup", "cifar_c", "--data", "digits", "--method", "original", "--epochs", "1"],
+        *["--student.kwargs.depth", "10", "--student.kwargs.width", "1", "--output_dir", tmp_path / "run"],
+    )
+    assert result.status == 0 and "published top-1" not in result.out
+
+
 def test_resume_never_refuses_a_folder_in_use_unless_told_to_overwrite(digits_teacher, tmp_path, overhaul):
     arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--resume", "never")
     assert overhaul(*arguments).status == 0
@@ -171,7 +245,10 @@ def test_resume_never_refuses_a_folder_in_use_unless_told_to_overwrite(digits_te
     assert digests(tmp_path / "run") == before
     replaced = overhaul(*arguments, "--lr", "0.01", "--overwrite")
     assert replaced.status == 0 and "resumed" not in replaced.out
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["lr"] == 0.01
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["lr"] == 0.01 and not {"resume", "overwrite"} & set(config)
+    again = overhaul("train", "--config", tmp_path / "run" / "config.yaml")
+    assert again.status == 0 and "resumed after epoch 1" in again.out
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(digits_teacher, finished, overhaul):

@@ -5,6 +5,8 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 
+import torch
+
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.setups import Net
 
@@ -45,7 +47,10 @@ def identify(state: Mapping) -> Net | None:
         try:
             kwargs = family(name).recognise(state)
             if kwargs is not None:
-                return Net(family=name, kwargs={**kwargs, "num_classes": state["fc.weight"].shape[0]})
-        except (KeyError, IndexError):
+                net = Net(family=name, kwargs={**kwargs, "num_classes": state["fc.weight"].shape[0]})
+                with torch.device("meta"):
+                    create(net)
+                return net
+        except (KeyError, IndexError, ValueError):
             continue
     return None
