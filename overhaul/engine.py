@@ -55,6 +55,7 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
         raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
         mixed_precision=run.mixed_precision,
         log_with=run.tracker,
         project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
@@ -66,8 +67,8 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", 1))
     if launched != world:
         raise ValueError(
-            f"{launched} processes were launched, but each would train alone; on CPUs launch with "
-            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {launched}"
+            f"{launched} processes were launched, but each would train alone on {accelerator.device}; launch with "
+            f"`accelerate launch --multi_gpu --num_processes {launched}`, on CPUs after ACCELERATE_USE_CPU=true"
         )
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ValueError("FSDP and DeepSpeed are of no use here: these networks are small; launch plain multi-GPU")

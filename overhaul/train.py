@@ -100,7 +100,7 @@ def train_epoch(job: Job, epoch: int, progress: Progress, folder: Path) -> dict:
         )
         meter.add(number, logits, labels, cross_entropy, distill_loss)
         progress.step()
-        if number % READ_EVERY == 0 or number == len(loader):
+        if number % READ_EVERY == 0 or number in (1, len(loader)):
             means = meter.read()
             if (step := means.pop("first_bad")) < float("inf"):
                 where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"

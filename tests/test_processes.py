@@ -19,12 +19,12 @@ from overhaul.run import Run
 SCRIPT = Path(__file__).parent.parent / "overhaul" / "train.py"
 
 
-def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,), use_cpu="true") -> subprocess.CompletedProcess:
+def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,)) -> subprocess.CompletedProcess:
     launcher = launcher or [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--multi_gpu", "--num_processes", str(processes), "--main_process_port", "0"),
     ]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": use_cpu, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
     command = [*launcher, *map(str, script), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -103,11 +103,26 @@ def test_a_batch_that_the_processes_do_not_divide(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def test_torchrun_starts_one_run(tmp_path):
+    arguments = ["--setup", "digits_teacher", "--student.kwargs.depth", "10", "--epochs", "1"]
+    result = launch(2, *arguments, "--output_dir", tmp_path / "run", launcher=TORCHRUN)
+    assert result.returncode == 0, result.stderr
+    assert "2 x cpu" in result.stdout and result.stdout.count("epoch   1/1") == 1
+
+
 def test_independent_processes_are_refused(tmp_path):
-    """torchrun on CPUs without ACCELERATE_USE_CPU would start two runs that know nothing of each other."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = launch(
-        2, "--setup", "digits_teacher", "--output_dir", tmp_path / "run", launcher=launcher, use_cpu="false"
+    """As on a machine whose one accelerator has no collectives (Apple's): each process would be a run of its own."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "torch.accelerator.is_available = lambda: True\n"
+        "from overhaul.cli import main\n"
+        "sys.exit(main(['train', *sys.argv[1:]]))\n"
     )
+    arguments = ["--setup", "digits_teacher", "--output_dir", tmp_path / "run"]
+    result = launch(2, *arguments, launcher=TORCHRUN, script=[script])
     assert result.returncode != 0 and "2 processes were launched, but each would train alone" in result.stderr
     assert not (tmp_path / "run").exists()
