@@ -109,12 +109,15 @@ def setups(argv: list[str]) -> int:
 
 
 def demo(argv: list[str]) -> int:
+    from overhaul.setups import SETUPS
+
     parser = parser_of("demo")
     parser.add_argument("--output_dir", default="runs", help="the folder of the three runs")
+    parser.add_argument("--epochs", type=int, default=SETUPS["digits"].epochs, help="of each run")
     options = parser.parse_args(argv)
     from overhaul.demo import demo
 
-    print(demo(Path(options.output_dir)))
+    print(demo(Path(options.output_dir), options.epochs))
     return 0
 
 

@@ -25,7 +25,7 @@ def this_environment():
 
 
 def test_the_demo_ends_with_a_table_and_the_folder_of_the_student(tmp_path, this_environment):
-    result = bash("launch/demo.sh", "--output_dir", tmp_path, **this_environment)
+    result = bash("launch/demo.sh", "--output_dir", tmp_path, "--epochs", 4, **this_environment)
     assert result.returncode == 0, result.stderr
     table = result.stdout.strip().splitlines()[-7:]
     assert re.match(r"network +parameters +test top-1 % +training time", table[0])
@@ -33,7 +33,7 @@ def test_the_demo_ends_with_a_table_and_the_folder_of_the_student(tmp_path, this
     assert list(rows) == ["teacher", "student, original", "student, overhaul"]
     assert [row[0] for row in rows.values()] == ["691,674", "77,850", "77,850"]
     accuracy = {name: float(row[1]) for name, row in rows.items()}
-    assert accuracy["teacher"] > 97 and accuracy["student, overhaul"] > 93
+    assert accuracy["teacher"] > 90 and accuracy["student, overhaul"] > 50
     folder = Path(table[-1].split("the distilled student: ")[1])
     assert sum(p.numel() for p in hub.load(str(folder)).parameters()) == 77_850
 

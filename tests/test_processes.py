@@ -117,9 +117,11 @@ def test_independent_processes_are_refused(tmp_path):
     """As on a machine whose one accelerator has no collectives (Apple's): each process would be a run of its own."""
     script = tmp_path / "train.py"
     script.write_text(
-        "import sys, torch\n"
-        "torch.accelerator.is_available = lambda: True\n"
+        "import sys\n"
+        "from overhaul import engine\n"
         "from overhaul.cli import main\n"
+        "prepared = engine.Accelerator\n"
+        "engine.Accelerator = lambda cpu, **others: prepared(cpu=False, **others)\n"
         "sys.exit(main(['train', *sys.argv[1:]]))\n"
     )
     arguments = ["--setup", "digits_teacher", "--output_dir", tmp_path / "run"]

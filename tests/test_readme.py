@@ -94,7 +94,7 @@ def test_every_file_that_the_readme_names_exists():
     named = re.findall(r"`((?:overhaul/|launch/|models/)?\w+(?:/|\.py|\.sh))`", README)
     assert named
     for name in named:
-        if not name.startswith(("checkpoints", "best", "final", "my_")):
+        if not name.startswith(("checkpoints", "best", "final", "logs", "my_")):
             assert any((REPOSITORY / folder / name).exists() for folder in ("", "overhaul")), name
 
 

@@ -135,7 +135,7 @@ def test_a_killed_run_goes_on_to_the_same_student(digits_teacher, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(folder):
-        command = [sys.executable, "-m", "overhaul", *flags(digits_teacher, folder, "--epochs", "3")]
+        command = [sys.executable, "-m", "overhaul", *flags(digits_teacher, folder)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
     killed = start(tmp_path / "killed")
