@@ -109,11 +109,9 @@ def setups(argv: list[str]) -> int:
 
 
 def demo(argv: list[str]) -> int:
-    from overhaul.setups import SETUPS
-
     parser = parser_of("demo")
     parser.add_argument("--output_dir", default="runs", help="the folder of the three runs")
-    parser.add_argument("--epochs", type=int, default=SETUPS["digits"].epochs, help="of each run")
+    parser.add_argument("--epochs", type=int, help="of each run, in place of its own")
     options = parser.parse_args(argv)
     from overhaul.demo import demo
 

@@ -9,9 +9,13 @@ from overhaul.tables import parameters, text_table
 from overhaul.train import Result, train
 
 
-def demo(folder: Path, epochs: int) -> str:
-    """Train the three (or go on with what is there) under `folder`; a table of them and where the student lies."""
-    teacher_setup, distilled = (replace(SETUPS[name], epochs=epochs) for name in ("digits_teacher", "digits"))
+def demo(folder: Path, epochs: int | None = None) -> str:
+    """Train the three (or go on with what is there) under `folder`; a table of them and where the student lies.
+
+    epochs: of each, in place of their own.
+    """
+    pair = SETUPS["digits_teacher"], SETUPS["digits"]
+    teacher_setup, distilled = (replace(setup, epochs=epochs or setup.epochs) for setup in pair)
     teacher = run_in(folder, teacher_setup)
     alone = run_in(folder, replace(distilled, method="original"))
     weights = replace(distilled.teacher, weights=str(teacher.folder))

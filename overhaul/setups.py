@@ -204,7 +204,7 @@ DIGITS = replace(
     data="digits",
     teacher=wide_resnet(16, 2, num_classes=10),
     student=wide_resnet(10, 1, num_classes=10),
-    epochs=12,
+    epochs=6,
     batch_size=64,
     lr=0.05,
     pad=2,
@@ -237,6 +237,6 @@ ROWS = (
     teacher_row(CIFAR_A, "cifar_teacher_wrn", WRN_28_4),
     teacher_row(CIFAR_E, "cifar_teacher_pyramid", PYRAMID_200, mixup=1.0),
     DIGITS,
-    teacher_row(DIGITS, "digits_teacher", DIGITS.teacher),
+    teacher_row(DIGITS, "digits_teacher", DIGITS.teacher, epochs=12),
 )
 SETUPS = {setup.name: setup for setup in ROWS}

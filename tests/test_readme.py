@@ -28,7 +28,8 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     teacher = models.create(SETUPS["cifar_c"].teacher)
     classes = [f"class {i}" for i in range(100)]
-    torch.save({"model": teacher.state_dict()}, place / "WRN28-4_21.09.pt")
+    for name in ("WRN28-4_21.09.pt", "WRN28-4_cifar100.pt"):
+        torch.save({"model": teacher.state_dict()}, place / name)
     for folder in ("my_teacher", "runs/cifar_teacher_wrn-original-seed0/final"):
         hub.save(place / folder, teacher, SETUPS["cifar_teacher_wrn"], classes)
     student = models.create(SETUPS["cifar_c"].student)
