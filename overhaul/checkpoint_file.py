@@ -63,7 +63,7 @@ def read_pickle(path: Path):
         raise ValueError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
     except Exception as error:  # bytes that are no checkpoint may raise anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and (refused or path.read_bytes()[:1] == b"\x80"):
+        if isinstance(error, pickle.UnpicklingError) and (refused or path.open("rb").read(1) == b"\x80"):
             code = f"pickled code ({refused[1]})" if refused else "pickled code"
             raise ValueError(f"{path} holds {code}, which is never run; save its state_dict alone") from None
         raise ValueError(
