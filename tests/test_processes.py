@@ -2,31 +2,32 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import datasets
 import pytest
 import yaml
-from conftest import digests
+from conftest import REPOSITORY, digests
 from PIL import Image
 from safetensors.torch import load_file
 
 from overhaul import sources
 from overhaul.run import Run
 
-SCRIPT = Path(__file__).parent.parent / "overhaul" / "train.py"
+SCRIPT = REPOSITORY / "overhaul" / "train.py"
+CPUS, SEVERAL_NODES = (str(REPOSITORY / "launch" / f"{name}.yaml") for name in ("cpus", "several_nodes"))
+
+
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
 
 
 def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,)) -> subprocess.CompletedProcess:
-    launcher = launcher or [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--multi_gpu", "--num_processes", str(processes), "--main_process_port", "0"),
-    ]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
+    launcher = launcher or [*LAUNCH, CPUS, "--num_processes", str(processes), "--main_process_port", "0"]
     command = [*launcher, *map(str, script), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,39 @@ def test_two_processes_resume_to_the_same_student(two, digits_teacher, tmp_path)
     assert result.returncode == 0 and "resumed after epoch 1" in result.stdout, result.stderr
     assert digests(tmp_path / "run" / "final") == digests(folder / "final")
     assert load_file(tmp_path / "run" / "final" / "model.safetensors")
+
+
+def test_two_nodes_train_the_run_that_two_processes_do(two, digits_teacher, tmp_path):
+    """Two launchers on loopback; rank, address and port come from the command line."""
+    _, folder, arguments = two
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    where = [
+        "--num_machines",
+        "2",
+        "--num_processes",
+        "2",
+        "--main_process_ip",
+        "127.0.0.1",
+        "--main_process_port",
+        port,
+    ]
+    train = [str(SCRIPT), *map(str, [*arguments[:-1], tmp_path / "run"])]
+    nodes = [
+        subprocess.Popen(
+            [*LAUNCH, SEVERAL_NODES, *where, "--machine_rank", rank, *train],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "2 x cpu" in outputs[0] and "epoch   2/2" in outputs[0] and "epoch " not in outputs[1]
+    assert digests(tmp_path / "run" / "final") == digests(folder / "final")
 
 
 def test_a_batch_that_the_processes_do_not_divide(tmp_path):

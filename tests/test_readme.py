@@ -1,11 +1,11 @@
 """Every command and every Python example of the README is run, on small stand-ins for the files that it names."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -44,36 +44,46 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def small(command: str) -> str:
+def small(command: str) -> list[str]:
     """The command on a set of 16 images instead of the Hub's CIFAR-100, for an epoch, in a folder of its own."""
-    command = command.replace("accelerate launch", f"{sys.executable} -m accelerate.commands.launch")
     command = command.replace("--num_processes 8", "--num_processes 2 --main_process_port 0")
     command = command.replace("overhaul/train.py", str(REPOSITORY / "overhaul" / "train.py"))
-    command = re.sub(r"^overhaul ", f"{sys.executable} -m overhaul ", command)
     if " setups" not in command and "--data_path" not in command:
         command += " --data_path my_images"
     if "--setup" in command:
         name = re.sub(r"\W+", "-", command)[-60:]
         command += f" --batch_size 8 --epochs 1 --output_dir out/{name}"
-    return command
+    return shlex.split(command)
 
 
-def run(command: str, place: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(shlex.split(small(command)), cwd=place, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def run(place, overhaul, monkeypatch):
+    """run(command): a small form of it, `overhaul` in this process and `accelerate` in others."""
+    monkeypatch.chdir(place)
+
+    def run(command: str) -> SimpleNamespace:
+        program, *arguments = small(command)
+        if program == "overhaul":
+            return overhaul(*arguments)
+        assert program == "accelerate"
+        launcher = [sys.executable, "-m", "accelerate.commands." + arguments[0], *arguments[1:]]
+        result = subprocess.run(launcher, capture_output=True, text=True)
+        return SimpleNamespace(status=result.returncode, out=result.stdout, err=result.stderr)
+
+    return run
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("bash ")])
-def test_commands(place, command):
-    result = run(command, place)
+def test_commands(run, command):
+    result = run(command)
     if "USER/REPO" in command:
-        assert result.returncode == 2 and "USER/REPO cannot be loaded" in result.stderr, result.stderr
+        assert result.status == 2 and "USER/REPO cannot be loaded" in result.err, result.err
         return
-    assert result.returncode == 0, result.stderr
+    assert result.status == 0, result.err
     if "train" in command.split()[1:3] or "accelerate" in command:
-        assert "final student: out/" in result.stdout
+        assert "final student: out/" in result.out
     elif "evaluate" in command:
-        assert "of 16 images" in result.stdout
+        assert "of 16 images" in result.out
 
 
 def test_the_two_first_commands_are_the_scripts_that_ci_and_users_run():
@@ -96,8 +106,8 @@ def test_every_file_that_the_readme_names_exists():
             assert any((REPOSITORY / folder / name).exists() for folder in ("", "overhaul")), name
 
 
-def test_another_teacher_of_our_families_is_told_by_flags(place):
+def test_another_teacher_of_our_families_is_told_by_flags(run, place):
     torch.save(models.create("wide_resnet", depth=16, width=4, num_classes=100).state_dict(), place / "wrn16.pt")
     command = "overhaul train --setup cifar_c --teacher wrn16.pt"
-    assert "looks like wide_resnet depth=16" in run(command, place).stderr
-    assert run(f"{command} --teacher.kwargs.depth 16", place).returncode == 0
+    assert "looks like wide_resnet depth=16" in run(command).err
+    assert run(f"{command} --teacher.kwargs.depth 16").status == 0
