@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from overhaul.setups import first_line
+
 NUMBERS = [  # NumPy's scalars, in which old checkpoints keep their accuracy
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np._core.multiarray.scalar,
@@ -69,7 +71,3 @@ def read_pickle(path: Path):
         raise ValueError(
             f"{path} is not a checkpoint, or a broken one; what is read is what torch.save writes of a state_dict"
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

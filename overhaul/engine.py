@@ -16,7 +16,7 @@ from torch import nn
 
 from overhaul import run_folder
 from overhaul.run import Run
-from overhaul.setups import Setup
+from overhaul.setups import Setup, first_line
 
 KEPT = 2  # checkpoints
 
@@ -129,9 +129,8 @@ def resume(accelerator: Accelerator, folder: Path, data: str) -> State:
         try:
             accelerator.load_state(str(found[-1]))
         except Exception as error:  # a broken file may raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             then = "go on from the one before" if len(found) > 1 else "start anew"
-            raise ValueError(f"{found[-1]} is broken ({reason}); remove it to {then}") from None
+            raise ValueError(f"{found[-1]} is broken ({first_line(error)}); remove it to {then}") from None
         if state.data != data:
             raise ValueError(
                 f"{folder} was trained on other data ({state.data} there, {data} here); name another folder with "

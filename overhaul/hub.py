@@ -13,7 +13,8 @@ from torch import Tensor
 from overhaul import models
 from overhaul.checkpoint_file import read_weights
 from overhaul.models.backbone import Backbone
-from overhaul.setups import Net, Setup
+from overhaul.run_folder import write_text
+from overhaul.setups import Net, Setup, first_line
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -121,9 +122,9 @@ def from_hub(repo: str, revision: str) -> Weights:
     except errors.LocalEntryNotFoundError:
         reason = "there is no such file or folder here, and the Hub cannot be reached"
     except errors.EntryNotFoundError as error:
-        reason = f"it lacks config.json or model.safetensors ({str(error).splitlines()[0]})"
+        reason = f"it lacks config.json or model.safetensors ({first_line(error)})"
     except (errors.HTTPError, errors.HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     else:
         config = read_config(config_file)
         return Weights(config_to_net(config), read_weights(weights_file), config, repo, commit)
@@ -225,6 +226,4 @@ def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) 
     temporary = folder / ".model.safetensors"
     save_file(state, temporary, metadata={"format": "pt"})
     temporary.replace(folder / "model.safetensors")
-    temporary = folder / ".config.json"
-    temporary.write_text(json.dumps(config, indent=2) + "\n")
-    temporary.replace(folder / "config.json")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

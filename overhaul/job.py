@@ -131,7 +131,8 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
             raise ValueError(
                 f"{source} does not say how its images are normalised; name a setup of the kind with --setup"
             )
-        test = hub.Preprocessing(rows[0].image_size, rows[0].test_resize, rows[0].mean, rows[0].std)
+        row = rows[0]
+        test = hub.Preprocessing(row.image_size, row.test_resize or row.image_size, row.mean, row.std)
     num_classes = weights.net.kwargs["num_classes"]
     (images,) = sources.load(data, test.size, run, num_classes, splits=("test",), resize=test.resize)
     if len(images.classes) != num_classes:

@@ -119,6 +119,11 @@ def choose(what: str, name: str, valid) -> str:
     raise ValueError(f"{what}: {name!r} is not known{hint}; it is one of {', '.join(valid)}")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's error, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def get(name: str) -> Setup:
     """The setup of that name; ValueError with the nearest valid name."""
     return SETUPS[choose("--setup", name, tuple(SETUPS))]

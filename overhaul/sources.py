@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from overhaul.run import Run
-from overhaul.setups import choose
+from overhaul.setups import choose, first_line
 
 HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 NAMES = ("digits", *HUB_IDS, "imagenet")
@@ -99,7 +99,7 @@ def read_tables(data: str, data_path: str | None):
 
 
 def advice(local: Path, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     if local.is_dir():
         return f" ({reason}); a folder needs parquet files, train/CLASS and test/CLASS images, or save_to_disk output"
     return f" from the Hub ({reason}); a local copy is taken with --data_path DIR"
