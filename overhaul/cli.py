@@ -10,6 +10,8 @@ from pathlib import Path
 COMMANDS = {
     "train": "train a setup: distil a student, train it alone, or train a teacher",
     "evaluate": "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
+    "prepare": "read a data set once and write it as sharded parquet",
+    "bench": "how fast images come, beside the authors' release (bench data)",
     "setups": "the settings of the paper and our own, as a table",
     "demo": "train a teacher, a student alone and a distilled one on handwritten digits",
 }
@@ -32,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def how_to_go_on(argv: list[str]) -> str:
+    if argv[0] == "prepare":
+        return "; the same command goes on with the files that are not whole"
     if argv[0] not in ("train", "demo"):
         return ""
     anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
@@ -77,12 +81,14 @@ def train(argv: list[str]) -> int:
 def evaluate(argv: list[str]) -> int:
     parser = parser_of("evaluate")
     parser.add_argument("source", help="a run's or student's folder, a checkpoint file, or a Hub id")
-    parser.add_argument("--data", required=True, help="cifar10, cifar100, digits, a Hub id or a folder")
+    parser.add_argument("--data", required=True, help="cifar10, cifar100, imagenet, digits, a Hub id or a folder")
     parser.add_argument("--data_path", help="a local copy of the data set")
     parser.add_argument("--image_column", help="the column of the images, where it is not found")
     parser.add_argument("--label_column", help="the column of the labels, where it is not found")
     parser.add_argument("--class_names", help="a text file with one class name a line")
     parser.add_argument("--mixed_precision", help="no, bf16 or fp16")
+    parser.add_argument("--workers", type=int, help="processes that decode images; the machine's cores unless named")
+    parser.add_argument("--skip_broken", type=int, default=0, help="how many broken images may be left out")
     parser.add_argument("--setup", help="whose image size, mean and std to use where the source does not say them")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = vars(parser.parse_args(argv))
@@ -97,6 +103,46 @@ def evaluate(argv: list[str]) -> int:
         print(json.dumps(result))
     else:
         print(f"{source}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['images']:,} images")
+    return 0
+
+
+def prepare(argv: list[str]) -> int:
+    parser = parser_of("prepare")
+    parser.add_argument("--data", required=True, help="imagenet, cifar10, cifar100, a Hub id or a folder")
+    parser.add_argument("--data_path", help="a local copy of the data set, in any form that training takes")
+    parser.add_argument("--out", required=True, help="the folder to write to; training takes it as --data_path")
+    parser.add_argument("--num_classes", type=int, help="where the labels are plain numbers")
+    parser.add_argument("--short_side", type=int, help="make larger images smaller: JPEGs of this short side in pixels")
+    parser.add_argument("--quality", type=int, default=90, help="of those JPEGs, 1 to 100")
+    parser.add_argument("--image_column", help="the column of the images, where it is not found")
+    parser.add_argument("--label_column", help="the column of the labels, where it is not found")
+    parser.add_argument("--class_names", help="a text file with one class name a line")
+    parser.add_argument("--workers", type=int, help="images prepared side by side; the machine's cores unless named")
+    parser.add_argument("--skip_broken", type=int, default=0, help="how many broken images may be left out")
+    options = vars(parser.parse_args(argv))
+    data, out, *how = (options.pop(name) for name in ("data", "out", "num_classes", "short_side", "quality"))
+    from overhaul.prepare import Preparation
+    from overhaul.run import Run
+
+    print(Preparation(data, Run(**options), out, *how).write())
+    return 0
+
+
+def bench(argv: list[str]) -> int:
+    parser = parser_of("bench")
+    parser.add_argument("what", choices=["data"], help="data: images a second of one core")
+    parser.add_argument("--imagenet", help="a local copy of ImageNet or a part of it; made-up JPEGs without one")
+    parser.add_argument("--cifar100", help="a local copy of CIFAR-100; made-up images without one")
+    parser.add_argument("--seconds", type=float, default=20, help="how long each way is measured in all")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(argv)
+    if not 0 < options.seconds < 1e6:
+        raise ValueError(f"--seconds must be above 0, not {options.seconds}")
+    from overhaul.bench import bench_data
+    from overhaul.tables import bench_table
+
+    lines = bench_data(options.imagenet, options.cifar100, options.seconds)
+    print(json.dumps(lines) if options.json else bench_table(lines))
     return 0
 
 

@@ -60,7 +60,11 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
         log_with=run.tracker,
         project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
         kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True),
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                static_graph=run.gradient_accumulation_steps == 1,  # a step without synchronising is another graph
+            ),
             InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # the main process may be downloading
         ],
     )

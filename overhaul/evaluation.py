@@ -8,17 +8,22 @@ from torch import nn
 def evaluate(net: nn.Module, loader, normalize, accelerator) -> dict[str, float | int]:
     """Accuracies in percent and the number of images: {"top1", "top5", "images"}.
 
-    net: unwrapped, put into eval mode and left there. loader: this process's share of the test images. Each image
-    counts once: the counts are summed over the processes and must make up the whole set.
+    net: unwrapped, put into eval mode and left there. loader: this process's share of the test images; one with the
+    label -1 was broken and is left out. Each image counts once: the counts are summed over the processes and, with the
+    broken ones, must make up the whole set, loader.expected (None where nobody knows).
     """
     net.eval()
-    counts = torch.zeros(3, dtype=torch.int64, device=accelerator.device)
+    counts = torch.zeros(4, dtype=torch.int64, device=accelerator.device)
     for images, labels in loader:
         with accelerator.autocast():
             logits = net(normalize(images))
-        labels = labels.to(logits.device)
+        labels = labels.to(logits.device, non_blocking=True)
         best = logits.float().topk(min(5, logits.shape[1])).indices == labels[:, None]
-        counts += torch.stack([best[:, 0].sum(), best.sum(), torch.tensor(len(labels), device=logits.device)])
-    top1, top5, images = accelerator.reduce(counts, "sum").tolist()
-    assert images == len(loader.images), f"{images} of {len(loader.images)} test images were counted"
+        whole = labels >= 0
+        counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum()])
+    top1, top5, images, broken = accelerator.reduce(counts, "sum").tolist()
+    expected = loader.expected
+    assert expected in (None, images + broken), f"{images + broken} of {expected} test images were counted"
+    if not images:
+        raise ValueError(f"all {broken} test images are broken")
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}

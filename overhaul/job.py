@@ -1,5 +1,7 @@
 """What the loop turns, put together once: data, teacher, student, optimiser."""
 
+import os
+import shutil
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,56 +15,67 @@ from overhaul.evaluation import evaluate
 from overhaul.optimisation import make_optimizer
 from overhaul.run import Run
 from overhaul.setups import SETUPS, Net, Setup, choose, get, same_net, teacher_setup
+from overhaul.stream import EvalStream, TrainStream, open_streams
+from overhaul.workers import deaths_explained
 
 
 @dataclass
 class Job:
-    """A setup made ready on this process. setup: as the data and the teacher have resolved it."""
+    """A setup made ready on this process.
+
+    setup: as the data and the teacher have resolved it. parts: of a batch, one after the other (gradient accumulation).
+    """
 
     setup: Setup
     accelerator: Accelerator
     model: nn.Module
     teacher: nn.Module | None
     optimizer: torch.optim.Optimizer
-    train_loader: TrainLoader
-    test_loader: EvalLoader
+    train_loader: TrainLoader | TrainStream
+    test_loader: EvalLoader | EvalStream
     normalize: Normalize
     classes: tuple[str, ...]
+    parts: int
+
+    @property
+    def method(self) -> nn.Module:
+        """The module of distill.METHODS, outside every wrapper."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     @property
     def student(self) -> nn.Module:
-        """The bare student, outside every wrapper."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).student
+        return self.method.student
 
     def evaluate(self, net: nn.Module) -> dict:
         """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
         return evaluate(net, self.test_loader, self.normalize, self.accelerator)
 
 
-def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
+def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
     """The job of a setup; ValueError for data, a teacher or a network that cannot be had or do not go together."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    if setup.batch_size < 2 * world:
-        raise ValueError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images a process")
-    if setup.batch_size % world:
-        raise ValueError(f"--batch_size {setup.batch_size} is of all processes together, and {world} do not divide it")
+    check_shares(setup, run, accelerator)
     method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
     if not method.needs_teacher:
         setup = replace(setup, teacher=None)
     elif setup.teacher is None or not setup.teacher.weights:
         raise ValueError(no_teacher(setup))
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
-    with accelerator.main_process_first():
-        images, test_images = sources.load(setup.data, setup.image_size, run, num_classes, resize=setup.test_resize)
-    setup, teacher = fit_to_classes(setup, len(images.classes)), None
+    train_loader, test_loader = make_loaders(setup, run, num_classes, accelerator)
+    classes = train_loader.images.classes
+    setup, teacher = fit_to_classes(setup, len(classes)), None
     if setup.teacher:
         with accelerator.main_process_first():
             setup, teacher = load_teacher(setup)
         teacher.to(accelerator.device, memory_format=torch.channels_last)
     setup = unpublished_if_changed(setup)
-    train_loader = TrainLoader(images, setup, run.seed, rank, world)
     set_seed(run.seed)
     model = method(models.create(setup.student), teacher).to(memory_format=torch.channels_last)
+    if run.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if run.compile:
+        model.compile()
+        if teacher is not None:
+            teacher.forward_stages = torch.compile(teacher.forward_stages)
     model, optimizer = accelerator.prepare(model, make_optimizer(model, setup))
     return Job(
         setup=setup,
@@ -71,10 +84,51 @@ def prepare(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
         teacher=teacher,
         optimizer=optimizer,
         train_loader=train_loader,
-        test_loader=EvalLoader(test_images, rank=rank, world=world),
+        test_loader=test_loader,
         normalize=Normalize(setup.mean, setup.std, accelerator.device),
-        classes=images.classes,
+        classes=classes,
+        parts=run.gradient_accumulation_steps,
     )
+
+
+def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
+    """ValueError for a batch that cannot be shared out, or for what this device cannot do."""
+    world, parts, on_cpu = accelerator.num_processes, run.gradient_accumulation_steps, accelerator.device.type == "cpu"
+    shares = f"{world} processes" if parts == 1 else f"{world} processes x {parts} gradient accumulation steps"
+    if setup.batch_size % (world * parts):
+        raise ValueError(f"--batch_size {setup.batch_size} is of all processes together, and {shares} do not divide it")
+    if setup.batch_size < 2 * world * parts:
+        raise ValueError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images ({shares})")
+    if run.sync_bn and on_cpu:
+        raise ValueError("--sync_bn needs GPUs: PyTorch has no synchronised BatchNorm on a CPU")
+    if run.compile and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        raise ValueError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
+
+
+def make_loaders(setup: Setup, run: Run, num_classes: int, accelerator: Accelerator):
+    """This process's training and test loader; images that are cropped by area stay encoded until they are wanted."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if run.streaming:
+        with accelerator.main_process_first():
+            images, test_images = open_streams(setup, run, num_classes, rank, world)
+        workers = count_workers(run)
+        return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
+    share = {"rank": rank, "world": world, "skip_broken": run.skip_broken}
+    in_memory = setup.crop_area is None or (setup.data == "digits" and not run.data_path)
+    with accelerator.main_process_first():
+        images, test_images = sources.load(
+            setup.data, setup.image_size, run, num_classes, resize=setup.test_resize, in_memory=in_memory
+        )
+    share["workers"] = 0 if in_memory else count_workers(run)
+    return TrainLoader(images, setup, run.seed, **share), EvalLoader(test_images, **share)
+
+
+def count_workers(run: Run) -> int:
+    """Worker processes of this process: as asked for, or its share of the machine's cores, up to 16."""
+    if run.workers is not None:
+        return run.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def no_teacher(setup: Setup) -> str:
@@ -117,6 +171,7 @@ def load_teacher(setup: Setup) -> tuple[Setup, nn.Module]:
     return replace(setup, teacher=replace(weights.net, weights=setup.teacher.weights)), distill.as_teacher(network)
 
 
+@deaths_explained()
 def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -> dict:
     """Accuracy of a source (see hub.load) on the test split of a data set: {"top1", "top5", "images"}.
 
@@ -134,12 +189,16 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
         row = rows[0]
         test = hub.Preprocessing(row.image_size, row.test_resize or row.image_size, row.mean, row.std)
     num_classes = weights.net.kwargs["num_classes"]
-    (images,) = sources.load(data, test.size, run, num_classes, splits=("test",), resize=test.resize)
+    in_memory = test.size <= 64
+    (images,) = sources.load(
+        data, test.size, run, num_classes, splits=("test",), resize=test.resize, in_memory=in_memory
+    )
     if len(images.classes) != num_classes:
         raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = engine.start(run)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
-    loader = EvalLoader(images, rank=accelerator.process_index, world=accelerator.num_processes)
+    share = {"rank": accelerator.process_index, "world": accelerator.num_processes, "skip_broken": run.skip_broken}
+    loader = EvalLoader(images, workers=0 if in_memory else count_workers(run), **share)
     result = evaluate(network, loader, Normalize(test.mean, test.std, accelerator.device), accelerator)
     accelerator.end_training()
     return result

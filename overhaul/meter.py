@@ -21,9 +21,10 @@ class Meter:
         finite = torch.isfinite(cross_entropy + distill_loss)
         self.first_bad = torch.minimum(self.first_bad, torch.where(finite, float("inf"), float(step)))
 
-    def read(self) -> dict[str, float]:
-        """Means over all processes' images so far, and "first_bad": a step number, or infinity."""
-        rows = self.accelerator.gather(torch.cat([self.sums, self.first_bad[None]])[None])
+    def read(self, broken: int = 0) -> dict[str, float]:
+        """Means over all processes' images so far, "first_bad": a step number, or infinity, and the sum of `broken`."""
+        own = torch.tensor([broken], dtype=torch.float32, device=self.sums.device)
+        rows = self.accelerator.gather(torch.cat([self.sums, self.first_bad[None], own])[None])
         cross_entropy, distill_loss, hits, images = rows[:, :4].sum(0).tolist()
         return {
             "loss": (cross_entropy + distill_loss) / images,
@@ -32,4 +33,5 @@ class Meter:
             "train_top1": 100 * hits / images,
             "images": int(images),
             "first_bad": rows[:, 4].min().item(),
+            "broken": int(rows[:, 5].sum().item()),
         }

@@ -1,5 +1,7 @@
 """The optimiser, its schedule and the training step."""
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,20 +35,38 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int) -> f
 
 
 def training_step(
-    accelerator, model: nn.Module, teacher: nn.Module | None, optimizer, images: Tensor, labels: Tensor, weight: float
+    accelerator,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    optimizer,
+    images: Tensor,
+    labels: Tensor,
+    weight: float,
+    parts: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step on normalised images; gives logits, cross-entropy and weighted distillation loss, without a graph.
 
     model: a prepared module of distill.METHODS. teacher: see distill.as_teacher; None where the method needs none.
-    labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss.
+    labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss. parts: of equal
+    size, that the batch goes through one after the other; their gradients add up to the mean over the batch.
     """
+    results = []
+    for i, (some_images, some_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+        with nullcontext() if i == parts - 1 else accelerator.no_sync(model):
+            logits, cross_entropy, distill_loss = losses(accelerator, model, teacher, some_images, some_labels, weight)
+            accelerator.backward((cross_entropy + distill_loss) / parts)
+        results.append((logits.detach(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
+    optimizer.step()
+    optimizer.zero_grad()
+    logits, cross_entropy, distill_loss = zip(*results, strict=True)
+    return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
+
+
+def losses(accelerator, model, teacher, images: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, cross-entropy and weighted distillation loss, with their graph; see training_step."""
     stages = None
     if teacher is not None:
         with torch.no_grad(), accelerator.autocast():
             stages = teacher.forward_stages(images)
     logits, distill_loss = model(images, stages, labels)
-    cross_entropy, distill_loss = F.cross_entropy(logits, labels), weight * distill_loss
-    accelerator.backward(cross_entropy + distill_loss)
-    optimizer.step()
-    optimizer.zero_grad()
-    return logits.detach(), cross_entropy.detach(), distill_loss.detach()
+    return logits, F.cross_entropy(logits, labels), weight * distill_loss

@@ -80,8 +80,9 @@ def result_lines(setup: Setup, seed: int, final: dict, best: dict, folder: Path)
     if setup.published:
         paper = setup.published
         models = "median of 5 final models" if paper.rule == "final" else "best epoch"
-        lines.append(
-            f"published top-1 error: {paper.distilled:.2f} % distilled, {paper.student:.2f} % student alone, "
-            f"{paper.teacher:.2f} % teacher ({models})"
-        )
+        top5 = paper.top5 or (None, None, None)
+        names = ("distilled", "student alone", "teacher")
+        pairs = zip(names, (paper.distilled, paper.student, paper.teacher), (top5[2], top5[1], top5[0]), strict=True)
+        errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in pairs)
+        lines.append(f"published top-1{' / top-5' if paper.top5 else ''} error: {', '.join(errors)} ({models})")
     return "\n".join([*lines, f"final student: {folder / 'final'}   best student: {folder / 'best'}"])

@@ -17,6 +17,18 @@ class Run:
         image_column: the column of the images, where it is not found
         label_column: the column of the labels, where it is not found
         class_names: a text file with one class name a line, where the data do not name them
+        workers: processes that decode images for each training process, where they are not held in memory; as many as
+            it has cores, up to 16, unless named; 0: it decodes them itself
+        skip_broken: how many images that cannot be decoded are replaced by others in an epoch, and left out in a test
+        streaming: read the data as they come, for sets that do not fit the disk; shuffled within a buffer, and resumed
+            approximately: at the epoch's beginning, in another order
+        shuffle_buffer: training images of each worker, encoded, among which a stream is shuffled
+        stream_images: training images that make an epoch of a stream, where the data do not say how many they are
+        gradient_accumulation_steps: parts of a batch that go through the networks one after the other, to save memory;
+            BatchNorm sees the parts
+        sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
+        compile: torch.compile teacher and student
+        dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
         resume: auto (go on from the last checkpoint of the folder, if any) or never (refuse a folder in use)
         overwrite: with --resume never, delete the run in the folder and start anew
         tracker: tensorboard, wandb or trackio beside the run's own metrics.jsonl
@@ -29,6 +41,15 @@ class Run:
     image_column: str | None = None
     label_column: str | None = None
     class_names: str | None = None
+    workers: int | None = None
+    skip_broken: int = 0
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    stream_images: int | None = None
+    gradient_accumulation_steps: int = 1
+    sync_bn: bool = False
+    compile: bool = False
+    dry_run: bool = False
     resume: str = "auto"
     overwrite: bool = False
     tracker: str | None = None
@@ -38,6 +59,12 @@ class Run:
         choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
         if self.tracker:
             choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))
+        for name in ("shuffle_buffer", "stream_images", "gradient_accumulation_steps"):
+            if (getattr(self, name) or 1) < 1 or getattr(self, name) == 0:
+                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("workers", "skip_broken"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"--{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
         if self.overwrite and self.resume == "auto":

@@ -12,8 +12,8 @@ import yaml
 from overhaul.run import Run
 from overhaul.setups import Setup
 
-MAY_CHANGE = ("output_dir", "data_path", "tracker")  # between two starts of one run
-NOT_KEPT = ("resume", "overwrite")  # they say how to start, not what the run is
+MAY_CHANGE = ("output_dir", "data_path", "tracker", "workers", "skip_broken")  # between two starts of one run
+NOT_KEPT = ("resume", "overwrite", "dry_run")  # they say how to start, not what the run is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "config.yaml")
 
 

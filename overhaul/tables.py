@@ -5,6 +5,7 @@ import torch
 from overhaul import models
 from overhaul.setups import SETUPS, Net, Setup
 
+RATIOS = ("ratio", "lowest", "highest")
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 
 
@@ -13,6 +14,16 @@ def text_table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def bench_table(lines: list[dict]) -> str:
+    """Images a second of one core, ours and the release's."""
+    head = ("training images", "ours, images/s", "release, images/s", "ratio (median)", "lowest", "highest")
+    rows = [
+        (line["data"], *(f"{line[key]:,.0f}" for key in ("ours", "release")), *(f"{line[key]:.2f}" for key in RATIOS))
+        for line in lines
+    ]
+    return text_table([head, *rows])
 
 
 def parameters(net: Net) -> int:

@@ -3,15 +3,19 @@
 import sys
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from overhaul import engine, hub, run_folder
-from overhaul.job import Job, prepare
+from overhaul.job import Job, make_job
 from overhaul.meter import Meter
 from overhaul.optimisation import begin_epoch, training_step
-from overhaul.progress import Progress, epoch_line, millions, result_lines
+from overhaul.plan import Pace, plan_lines
+from overhaul.progress import Progress, epoch_line, result_lines
 from overhaul.run import Run
 from overhaul.setups import Setup
+from overhaul.stream import TrainStream
+from overhaul.workers import deaths_explained
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
 
@@ -33,22 +37,29 @@ class Result:
         return max(self.metrics, key=lambda line: line["test_top1"])
 
 
+@deaths_explained()
 def train(setup: Setup, run: Run) -> Result:
     """Train a setup to its end, going on from the folder's last checkpoint if there is one.
 
     Raises ValueError, with what to do, for whatever the user can mend; an earlier run in the folder is left whole.
+    With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
     folder = run_folder.output_dir(setup, run)
-    run_folder.claim(folder, run)
+    if not run.dry_run:
+        run_folder.claim(folder, run)
     accelerator = engine.start(run, folder)
-    job = prepare(setup, run, accelerator)
+    job = make_job(setup, run, accelerator)
     setup = job.setup
+    if run.dry_run:
+        return rehearse(job, folder)
     engine.open_folder(accelerator, folder, setup, run)
     state = engine.resume(accelerator, folder, job.train_loader.images.fingerprint)
     progress = Progress(accelerator.is_main_process, (setup.epochs - state.epoch) * len(job.train_loader))
     introduce(job, state, folder, progress)
+    pace = Pace(job, setup.epochs - state.epoch)
     for epoch in range(state.epoch, setup.epochs):
-        trained = train_epoch(job, epoch, progress, folder)
+        trained = train_epoch(job, epoch, progress, folder, pace)
+        pace = None
         engine.sync_buffers(job.model)
         if not engine.all_finite(job.model):
             raise ValueError(not_finite(job, f"the weights are no longer finite after epoch {epoch + 1}", folder))
@@ -63,52 +74,82 @@ def train(setup: Setup, run: Run) -> Result:
     return result
 
 
+def rehearse(job: Job, folder: Path) -> Result:
+    """The plan and the first few steps of a run, which leave nothing behind."""
+    progress = Progress(job.accelerator.is_main_process, 0)
+    progress.say(opening(job, folder) + "\n" + plan_lines(job))
+    pace = Pace(job, job.setup.epochs)
+    train_epoch(job, 0, progress, folder, pace, steps=max(pace.looks))
+    job.accelerator.end_training()
+    progress.say("dry run: stopped here, nothing was written")
+    return Result(folder, [], None)
+
+
 def introduce(job: Job, state: engine.State, folder: Path, progress: Progress) -> None:
     """Say what is about to run; measure the teacher, which every later epoch stands on."""
-    setup, accelerator = job.setup, job.accelerator
-    student = sum(p.numel() for p in job.student.parameters())
-    progress.say(
-        f"{setup.name}, {setup.method}: student {setup.student} ({millions(student)} parameters), "
-        f"{len(job.train_loader.images):,} training and {len(job.test_loader.images):,} test images, "
-        f"{setup.epochs} epochs of {len(job.train_loader)} steps, {engine.describe_devices(accelerator)}; {folder}"
-    )
+    setup = job.setup
+    progress.say(opening(job, folder) + "\n" + plan_lines(job))
     if job.teacher is not None:
         if state.teacher_top1 is None:
             state.teacher_top1 = job.evaluate(job.teacher)["top1"]
             job.teacher.train()
-        teacher = sum(p.numel() for p in job.teacher.parameters())
-        progress.say(
-            f"teacher {setup.teacher} ({millions(teacher)} parameters) from {setup.teacher.weights}: "
-            f"test top-1 {state.teacher_top1:.2f} %"
-        )
+        progress.say(f"teacher {setup.teacher.weights}: test top-1 {state.teacher_top1:.2f} %")
     if state.epoch:
         progress.say(f"resumed after epoch {state.epoch}")
 
 
-def train_epoch(job: Job, epoch: int, progress: Progress, folder: Path) -> dict:
-    """One pass over the training images; the epoch's means, learning rate and speed."""
+def opening(job: Job, folder: Path) -> str:
+    setup, train, test = job.setup, job.train_loader, job.test_loader
+    left_out = [*getattr(train.images, "left_out", ()), *getattr(test.images, "left_out", ())]
+    tests = "an unknown number of" if test.expected is None else f"{test.expected:,}"
+    stream = "; a stream: shuffled within a buffer, and resumed approximately" if isinstance(train, TrainStream) else ""
+    return (
+        f"{setup.name}, {setup.method}: {len(train.images):,} training and {tests} test images"
+        f"{''.join(f', {each}, left out' for each in left_out)}{stream}; {engine.describe_devices(job.accelerator)}; "
+        f"{folder}"
+    )
+
+
+def train_epoch(
+    job: Job, epoch: int, progress: Progress, folder: Path, pace: Pace | None = None, steps: int | None = None
+) -> dict:
+    """One pass over the training images, or the first steps of it; the epoch's means, learning rate and speed."""
     setup, loader, meter = job.setup, job.train_loader, Meter(job.accelerator)
+    looks = pace.looks if pace else {1}
     lr = begin_epoch(job.optimizer, setup, epoch)
     loader.set_epoch(epoch)
     job.model.train()
     progress.open_epoch(f"epoch {epoch + 1}/{setup.epochs}", len(loader))
     started = time.monotonic()
-    for number, (images, labels) in enumerate(loader, start=1):
+    for number, (images, labels) in enumerate(islice(loader, steps), start=1):
         images, labels = job.normalize(images), labels.to(job.accelerator.device, non_blocking=True)
         logits, cross_entropy, distill_loss = training_step(
-            job.accelerator, job.model, job.teacher, job.optimizer, images, labels, setup.distill_weight
+            job.accelerator, job.model, job.teacher, job.optimizer, images, labels, setup.distill_weight, job.parts
         )
         meter.add(number, logits, labels, cross_entropy, distill_loss)
         progress.step()
-        if number % READ_EVERY == 0 or number in (1, len(loader)):
-            means = meter.read()
-            if (step := means.pop("first_bad")) < float("inf"):
-                where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"
-                raise ValueError(not_finite(job, f"the loss is no longer finite at {where}", folder))
+        if number % READ_EVERY == 0 or number in looks or number == len(loader):
+            means = read_means(job, meter, epoch, folder)
             seconds, seen = time.monotonic() - started, means.pop("images")
             progress.show(means["loss"], means["train_top1"], seen / seconds)
+            if pace and number in looks and (words := pace.look(number)):
+                progress.say(words)
     progress.close_epoch()
     return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
+
+
+def read_means(job: Job, meter: Meter, epoch: int, folder: Path) -> dict:
+    """The epoch's means so far; ValueError, on all processes at once, where they show that the run must not go on."""
+    loader = job.train_loader
+    means = meter.read(len(loader.broken))
+    if (step := means.pop("first_bad")) < float("inf"):
+        where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"
+        raise ValueError(not_finite(job, f"the loss is no longer finite at {where}", folder))
+    if means["broken"] > loader.skip_broken:
+        raise ValueError(f"{means['broken']} images in epoch {epoch + 1} are broken, and --skip_broken allows fewer")
+    if not means["broken"]:
+        del means["broken"]
+    return means
 
 
 def not_finite(job: Job, what: str, folder: Path) -> str:

@@ -52,6 +52,18 @@ def test_partial_l2_sums_over_the_map_and_averages_over_the_batch():
     torch.testing.assert_close(distill.partial_l2(student, teacher, margin), torch.stack(each).mean())
 
 
+def test_the_summed_map_would_overflow_fp16():
+    """ResNet 50's first stage on a 224 px image: summed in fp16 the loss is infinite, ours is not."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 1, 256, 56, 56, dtype=torch.float16)
+    margin = torch.full((256,), -0.8)
+    difference = student - torch.maximum(teacher, margin.half().view(1, -1, 1, 1))
+    assert difference.square().sum().isinf()
+    exact = distill.partial_l2(student.double(), teacher.double(), margin)
+    loss = distill.partial_l2(student, teacher, margin)
+    assert loss > torch.finfo(torch.float16).max and loss.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_partial_l2_is_fp32_whatever_the_inputs(dtype):
     student = torch.full((2, 64, 56, 56), 3.0, dtype=dtype)

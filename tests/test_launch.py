@@ -1,8 +1,10 @@
-"""The scripts of launch/: the demo from end to end, and how an environment is found or made."""
+"""The scripts of launch/: the demo from end to end, how an environment is found or made, and jobs under SLURM."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +112,170 @@ def test_without_an_environment_one_is_made_and_the_extra_installed(checkout):
     assert result.returncode == 0, result.stderr
     asked = (checkout / "asked").read_text().splitlines()
     assert asked == ["-m pip install --quiet --disable-pip-version-check -e .[test]", "-m pytest -k x"]
+
+
+@pytest.fixture
+def slurm(checkout):
+    """slurm(*arguments, node=SCRIPT, **environment): launch/slurm.sh as SLURM starts it, from a copy in a spool folder.
+
+    Of a job with 2 nodes (host1 and host2) of 8 GPUs. srun runs its command for every node at once, after SCRIPT, where
+    $1 is the batch script's process and $2 a node's; it ends with the highest status. What scontrol was asked to do
+    besides naming hosts is in the checkout's file `asked`.
+    """
+    hosts = 'if [ "$1 $2" = "show hostnames" ]; then printf "host1\\nhost2\\n"; else echo "$@" >> asked; fi'
+    tool(checkout / "bin", "scontrol", hosts)
+    shutil.copy(checkout / "launch" / "slurm.sh", checkout.parent / "slurm_script")
+
+    def slurm(*arguments, node=":", **environment) -> subprocess.CompletedProcess:
+        tool(checkout / "bin", "signal", node)
+        script = (
+            'echo "$@" > srun; while [ "$1" != bash ]; do shift; done\n'
+            'for ((i = 0; i < SLURM_NNODES; i++)); do SLURM_NODEID=$i "$@" & nodes+=($!); signal $PPID $! $i & done\n'
+            "status=0; for node in ${nodes[@]}; do wait $node || { s=$?; ((s > status)) && status=$s; }; done\n"
+            "exit $status"
+        )
+        tool(checkout / "bin", "srun", script)
+        job = {"SLURM_JOB_ID": "123456", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "64"}
+        where = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "host[1-2]", "VIRTUAL_ENV": ""}
+        path = f"{checkout / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        return bash(checkout.parent / "slurm_script", *arguments, cwd="/", PATH=path, **{**job, **where, **environment})
+
+    return slurm
+
+
+def fake_accelerate(checkout: Path, script: str = ":") -> None:
+    """An environment in .venv whose accelerate writes down its arguments, one a line, and then runs the script."""
+    tool(checkout / ".venv" / "bin", "accelerate", f'printf "%s\\n" "$@" > "node$SLURM_NODEID"\n{script}')
+
+
+def asked(checkout: Path) -> str:
+    """What scontrol was asked to do."""
+    return (checkout / "asked").read_text() if (checkout / "asked").exists() else ""
+
+
+def test_a_slurm_job_starts_one_launcher_a_node(checkout, slurm):
+    fake_accelerate(checkout)
+    arguments = ["--setup", "imagenet_a", "--output_dir", "two  words; $HOME", "--tracker", 'it\'s "quoted"', ""]
+    result = slurm(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "job 123456, start 1: 8 processes on each of host1 host2\n"
+    for node in "01":
+        where = ["--machine_rank", node, "--config_file", "launch/several_nodes.yaml", "--num_machines", "2"]
+        main = ["--num_processes", "16", "--main_process_ip", "host1", "--main_process_port", "13456"]
+        expected = ["launch", *where, *main, "overhaul/train.py", *arguments]
+        assert (checkout / f"node{node}").read_text().split("\n")[:-1] == expected
+    srun = (checkout / "srun").read_text()
+    assert "--ntasks=2 --ntasks-per-node=1" in srun and "--cpus-per-task=64" in srun
+    assert asked(checkout) == ""
+
+
+def test_a_slurm_job_of_one_node_counts_its_gpus_by_either_variable(checkout, slurm):
+    fake_accelerate(checkout)
+    result = slurm(SLURM_NNODES="1", SLURM_GPUS_ON_NODE="", SLURM_GPUS_PER_NODE="h100:4")
+    assert result.returncode == 0, result.stderr
+    assert "--num_machines\n1\n--num_processes\n4\n" in (checkout / "node0").read_text()
+    assert not (checkout / "node1").exists()
+
+
+def test_a_slurm_job_that_cannot_start_says_why_in_one_line(checkout, slurm, tmp_path):
+    without = slurm(SLURM_SUBMIT_DIR=str(tmp_path))
+    assert without.returncode == 2 and without.stderr == (
+        f"launch/several_nodes.yaml is not in {tmp_path}: submit in the repository's folder, or with "
+        "sbatch --chdir FOLDER\n"
+    )
+    for gpus in ("", "0"):
+        result = slurm(SLURM_GPUS_ON_NODE=gpus)
+        assert result.returncode == 2
+        assert result.stderr == "the job has no GPUs: sbatch --gpus-per-node N launch/slurm.sh ...\n"
+    by_hand = bash("launch/slurm.sh", "--setup", "imagenet_a")
+    assert by_hand.returncode == 2
+    assert by_hand.stderr == "launch/slurm.sh runs under SLURM: sbatch launch/slurm.sh --setup imagenet_a\n"
+
+
+TOLD = 'trap "echo told >> told; exit 1" TERM; touch "up$SLURM_NODEID"; for i in {1..100}; do sleep 0.05; done'
+TELL = 'until [ -e "up$3" ]; do sleep 0.05; done; kill -%s $%d'
+
+
+@pytest.mark.parametrize("signal", ["TERM", "USR1"])
+def test_a_slurm_job_told_of_preemption_or_its_time_limit_is_requeued(checkout, slurm, signal):
+    fake_accelerate(checkout, TOLD)
+    result = slurm(node=TELL % (signal, 2))
+    assert result.returncode == 85, result.stderr
+    assert (checkout / "told").read_text() == "told\ntold\n"
+    assert asked(checkout) == "requeue 123456\n"
+
+
+def test_a_slurm_job_that_finishes_all_the_same_is_not_requeued(checkout, slurm):
+    fake_accelerate(checkout, TOLD.replace("exit 1", "exit 0"))
+    assert slurm(node=TELL % ("TERM", 2)).returncode == 0
+    assert asked(checkout) == ""
+
+
+def test_a_cancelled_slurm_job_is_not_requeued(checkout, slurm):
+    """SLURM then signals the batch script as well."""
+    fake_accelerate(checkout, TOLD)
+    result = slurm(node=TELL % ("TERM", 2) + "; kill -TERM $1")
+    assert result.returncode == 143, result.stderr
+    assert (checkout / "told").exists() and asked(checkout) == ""
+
+
+def test_a_slurm_job_that_fails_is_not_requeued(checkout, slurm):
+    fake_accelerate(checkout, "exit $((SLURM_NODEID + 2))")
+    assert slurm().returncode == 3
+    assert asked(checkout) == ""
+
+
+def test_the_launcher_loses_the_status_of_a_preempted_run_and_slurm_still_requeues_it(checkout, slurm):
+    """With Accelerate's own launcher: TERM reaches the process, which is waited for, but its 85 becomes a 1."""
+    (checkout / "overhaul").mkdir()
+    (checkout / "overhaul" / "train.py").write_text(
+        "import os, signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(1)\n"
+        "    open('saved', 'w').close()\n"
+        "    sys.exit(85)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "open('up0', 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    result = slurm(node=TELL % ("USR1", 2), SLURM_NNODES="1", SLURM_GPUS_ON_NODE="1")
+    assert result.returncode == 85 and "SignalException" in result.stderr, result.stderr
+    assert (checkout / "saved").exists()
+    assert asked(checkout) == "requeue 123456\n"
+
+
+def free_port(first: int) -> int:
+    """The first port from there on that nobody listens to."""
+    for port in range(first, 2**16):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def test_a_slurm_job_of_two_nodes_trains_one_run(checkout, slurm, tmp_path):
+    """Both nodes on loopback, one CPU process each."""
+    (checkout / "overhaul").symlink_to(REPOSITORY / "overhaul")
+    tool(checkout / "bin", "scontrol", 'echo "127.0.0.1"')
+    training = ["--setup", "digits_teacher", "--student.kwargs.depth", "10", "--epochs", "1"]
+    folder = tmp_path / "runs" / "a run"
+    job = {"SLURM_JOB_ID": str(free_port(20_000) - 10_000), "SLURM_GPUS_ON_NODE": "1", "OMP_NUM_THREADS": "1"}
+    result = slurm(*training, "--output_dir", folder, **job)
+    assert result.returncode == 0, result.stderr
+    assert "2 x cpu" in result.stdout and result.stdout.count("epoch   1/1") == 1
+    assert [path.name for path in folder.parent.iterdir()] == ["a run"]
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1 and hub.load(str(folder))
+
+
+PAGE = (REPOSITORY / "launch" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_b", "cifar_c", "cifar_d"])
+def test_the_table_of_costs_is_what_its_snippet_computes(name):
+    functions = re.search(r"```python\n(.*?)\nfor name", PAGE, re.S)[1]
+    exec(functions, snippet := {})
+    assert snippet["row"](name) in PAGE.splitlines()
+
+
+def test_the_page_names_every_launcher():
+    named = set(re.findall(r"launch/(\w+\.\w+)", PAGE))
+    assert named == {file.name for file in FILES} | {"slurm.sh"}

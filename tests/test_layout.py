@@ -11,10 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "overhaul"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ["setups"],
-    ["run", "models"],
-    ["distill", "tables", "sources", "meter", "evaluation", "checkpoint_file", "run_folder"],
-    ["data", "hub", "engine", "optimisation", "progress"],
-    ["job"],
+    ["run", "models", "pixels"],
+    ["distill", "tables", "images", "columns", "meter", "evaluation", "checkpoint_file", "run_folder"],
+    ["sources", "augmentation", "workers", "hub", "engine", "optimisation", "progress"],
+    ["data", "stream", "prepare"],
+    ["job", "bench"],
+    ["plan"],
     ["train"],
     ["demo", "arguments"],
     ["cli"],

@@ -1,5 +1,6 @@
 """Several processes: two gloo processes train, agree, and count every test image once."""
 
+import io
 import json
 import os
 import socket
@@ -7,14 +8,19 @@ import subprocess
 import sys
 
 import datasets
+import numpy as np
+import pyarrow.parquet
 import pytest
+import torch
 import yaml
-from conftest import REPOSITORY, digests
+from conftest import REPOSITORY, SHARED, digests
+from one_step import one_step
 from PIL import Image
 from safetensors.torch import load_file
 
-from overhaul import sources
+from overhaul import models, sources
 from overhaul.run import Run
+from overhaul.setups import SETUPS
 
 SCRIPT = REPOSITORY / "overhaul" / "train.py"
 CPUS, SEVERAL_NODES = (str(REPOSITORY / "launch" / f"{name}.yaml") for name in ("cpus", "several_nodes"))
@@ -28,6 +34,22 @@ def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,)) -> subpr
     launcher = launcher or [*LAUNCH, CPUS, "--num_processes", str(processes), "--main_process_port", "0"]
     command = [*launcher, *map(str, script), *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def launch_two_nodes(*arguments) -> tuple[list[int], list[str]]:
+    """Two launchers on loopback, a process each; rank, address and port come from the command line."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    where = ["--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    command = [*LAUNCH, SEVERAL_NODES, *where, "--main_process_port", port]
+    options = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    nodes = [
+        subprocess.Popen([*command, "--machine_rank", rank, str(SCRIPT), *map(str, arguments)], **options)
+        for rank in "01"
+    ]
+    outputs = [node.communicate(timeout=300)[0] for node in nodes]
+    return [node.returncode for node in nodes], outputs
 
 
 @pytest.fixture(scope="module")
@@ -97,43 +119,84 @@ def test_two_processes_resume_to_the_same_student(two, digits_teacher, tmp_path)
     assert load_file(tmp_path / "run" / "final" / "model.safetensors")
 
 
-def test_two_nodes_train_the_run_that_two_processes_do(two, digits_teacher, tmp_path):
-    """Two launchers on loopback; rank, address and port come from the command line."""
+def test_two_nodes_train_the_run_that_two_processes_do(two, tmp_path):
     _, folder, arguments = two
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    where = [
-        "--num_machines",
-        "2",
-        "--num_processes",
-        "2",
-        "--main_process_ip",
-        "127.0.0.1",
-        "--main_process_port",
-        port,
-    ]
-    train = [str(SCRIPT), *map(str, [*arguments[:-1], tmp_path / "run"])]
-    nodes = [
-        subprocess.Popen(
-            [*LAUNCH, SEVERAL_NODES, *where, "--machine_rank", rank, *train],
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    outputs = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], outputs
+    statuses, outputs = launch_two_nodes(*arguments[:-1], tmp_path / "run")
+    assert statuses == [0, 0], outputs
     assert "2 x cpu" in outputs[0] and "epoch   2/2" in outputs[0] and "epoch " not in outputs[1]
     assert digests(tmp_path / "run" / "final") == digests(folder / "final")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_loss_and_gradient_are_those_of_one_process(digits_teacher, tmp_path, parts):
+    """With BatchNorm in eval mode, whatever the processes and the gradient accumulation steps."""
+    alone = one_step(str(digits_teacher), 1)
+    result = launch(2, digits_teacher, parts, tmp_path / "step", script=[REPOSITORY / "tests" / "one_step.py"])
+    assert result.returncode == 0, result.stderr
+    del alone["rank"]
+    assert alone["losses"].min() > 0.1 and all(alone[name].abs().max() > 0 for name in alone)
+    for rank in (0, 1):
+        theirs = torch.load(tmp_path / f"step.{rank}")
+        assert theirs.keys() == alone.keys()
+        for name, value in alone.items():
+            error = (theirs[name] - value).norm() / value.norm()
+            assert error < 1e-5, (name, error)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory) -> list:
+    """The arguments of a few steps of imagenet_b: real JPEGs where they are to be had, and an untrained teacher."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    sample = SHARED / "data" / "imagenet_sample" / "data"
+    names = [f"n{number:08d}" for number in range(1000)]
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})
+    draw = np.random.default_rng(0)
+    for split, n in (("train", 20), ("validation", 7)):
+        if sample.is_dir():
+            table = pyarrow.parquet.read_table(sample / f"{split}-00000-of-00001.parquet").slice(0, n)
+            pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+            continue
+        pictures = [Image.fromarray(draw.integers(0, 256, (240, 260, 3), dtype=np.uint8)) for _ in range(n)]
+        columns = {"image": list(map(as_jpeg, pictures)), "label": draw.integers(0, 1000, n)}
+        datasets.Dataset.from_dict(columns, features).to_parquet(folder / f"{split}.parquet")
+    torch.manual_seed(0)
+    torch.save(models.create(SETUPS["imagenet_b"].teacher).state_dict(), folder / "resnet50.pt")
+    arguments = ["--setup", "imagenet_b", "--data_path", folder, "--teacher", folder / "resnet50.pt"]
+    return [*arguments, "--batch_size", 8, "--epochs", 1, "--workers", 1, "--output_dir"]
+
+
+def as_jpeg(picture: Image.Image) -> dict:
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def metrics_of(folder) -> dict:
+    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_imagenet_b_in_one_process_in_two_and_on_two_nodes(imagenet, tmp_path, overhaul):
+    alone = overhaul("train", *imagenet, tmp_path / "alone")
+    assert alone.status == 0, alone.err
+    assert "20 training and 7 test images" in alone.out and "1 epochs x 2 = 2, each of 8 images (1 x 8)" in alone.out
+    assert "published top-1 / top-5 error: 28.75 % / 9.66 % distilled" in alone.out
+    together = launch(2, *imagenet, tmp_path / "together")
+    assert together.returncode == 0, together.stderr
+    assert "each of 8 images (2 x 4)" in together.stdout
+    statuses, outputs = launch_two_nodes(*imagenet, tmp_path / "nodes")
+    assert statuses == [0, 0], outputs
+    assert digests(tmp_path / "nodes" / "final") == digests(tmp_path / "together" / "final")
+    one, two = (metrics_of(tmp_path / name) for name in ("alone", "together"))
+    assert one["loss"] == pytest.approx(two["loss"], rel=0.2), "BatchNorm sees 8 images or 4"
+    data_path = imagenet[3]
+    measured = overhaul("evaluate", tmp_path / "alone", "--data", "imagenet", "--data_path", data_path, "--json")
+    assert json.loads(measured.out) == {"top1": one["test_top1"], "top5": one["test_top5"], "images": 7}
 
 
 def test_a_batch_that_the_processes_do_not_divide(tmp_path):
     result = launch(2, "--setup", "digits_teacher", "--batch_size", 63, "--output_dir", tmp_path / "run")
     assert result.returncode != 0
-    assert "--batch_size 63 is of all processes together, and 2 do not divide it" in result.stderr
+    assert "--batch_size 63 is of all processes together, and 2 processes do not divide it" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -15,6 +15,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from overhaul import hub, models
+from overhaul.job import fit_to_classes
 from overhaul.setups import SETUPS
 
 README = (REPOSITORY / "README.md").read_text()
@@ -38,17 +39,38 @@ def place(tmp_path_factory) -> Path:
     images = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     features = datasets.Features({"img": datasets.Image(), "fine_label": datasets.ClassLabel(names=classes)})
     split = datasets.Dataset.from_dict({"img": images, "fine_label": list(range(16))}, features=features)
-    (place / "my_images").mkdir()
-    for name in ("train", "test"):
-        split.to_parquet(place / "my_images" / f"{name}.parquet")
+    for folder in ("my_images", "cifar100"):
+        (place / folder).mkdir()
+        for name in ("train", "test"):
+            split.to_parquet(place / folder / f"{name}.parquet")
+    add_imagenet(place, draw)
     return place
+
+
+def add_imagenet(place: Path, draw: np.random.Generator) -> None:
+    """Twelve JPEGs of two classes in folders and prepared, a teacher and a student for them."""
+    for i, split in enumerate(["train"] * 8 + ["val"] * 4):
+        folder = place / "imagenet" / split / ("n01440764", "n01443537")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (48, 60, 3), dtype=np.uint8)).save(folder / f"{i}.JPEG")
+    prepare = next(command for command in COMMANDS if command.startswith("overhaul prepare"))
+    subprocess.run([sys.executable, "-m", *shlex.split(prepare)], cwd=place, check=True)
+    setup = fit_to_classes(SETUPS["imagenet_b"], 2)
+    torch.save(models.create(setup.teacher).state_dict(), place / "resnet50.pt")
+    student, folder = models.create(setup.student), place / "runs" / "imagenet_b-overhaul-seed0" / "final"
+    hub.save(folder, student, setup, ["tench", "goldfish"])
 
 
 def small(command: str) -> list[str]:
     """The command on a set of 16 images instead of the Hub's CIFAR-100, for an epoch, in a folder of its own."""
     command = command.replace("--num_processes 8", "--num_processes 2 --main_process_port 0")
+    command = command.replace("launch/eight_gpus.yaml", f"{REPOSITORY / 'launch' / 'cpus.yaml'} --main_process_port 0")
     command = command.replace("overhaul/train.py", str(REPOSITORY / "overhaul" / "train.py"))
-    if " setups" not in command and "--data_path" not in command:
+    if "imagenet_" in command and "train" in command:
+        command = command.replace("imagenet_a", "imagenet_b") + " --teacher resnet50.pt"
+    if " bench " in command:
+        command += " --seconds 1"
+    elif " setups" not in command and "--data_path" not in command:
         command += " --data_path my_images"
     if "--setup" in command:
         name = re.sub(r"\W+", "-", command)[-60:]
@@ -80,10 +102,14 @@ def test_commands(run, command):
         assert result.status == 2 and "USER/REPO cannot be loaded" in result.err, result.err
         return
     assert result.status == 0, result.err
-    if "train" in command.split()[1:3] or "accelerate" in command:
+    if "--dry_run" in command:
+        assert "dry run" in result.out
+    elif "train" in command.split()[1:3] or "accelerate" in command:
         assert "final student: out/" in result.out
     elif "evaluate" in command:
-        assert "of 16 images" in result.out
+        assert f"of {4 if 'imagenet' in command else 16} images" in result.out
+    elif "prepare" in command:
+        assert "8 train and 4 validation images" in result.out
 
 
 def test_the_two_first_commands_are_the_scripts_that_ci_and_users_run():

@@ -1,7 +1,10 @@
 """The loop from end to end on the digits: what a run leaves, resumes, refuses and shows."""
 
+import contextlib
+import io
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +22,9 @@ from test_sources import some_split, write_parquet
 
 from overhaul import engine, hub, models
 from overhaul import train as loop
-from overhaul.job import prepare
+from overhaul.job import make_job
+from overhaul.optimisation import training_step
+from overhaul.progress import duration
 from overhaul.run import Run
 from overhaul.setups import SETUPS, Net
 from overhaul.train import train
@@ -49,8 +54,21 @@ def times_apart(metrics: list[dict]) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def finished(digits_teacher, tmp_path_factory):
-    return train(quick(digits_teacher), Run(output_dir=str(tmp_path_factory.mktemp("finished") / "run")))
+def finished_and_said(digits_teacher, tmp_path_factory):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        result = train(quick(digits_teacher), Run(output_dir=str(tmp_path_factory.mktemp("finished") / "run")))
+    return result, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(finished_and_said):
+    return finished_and_said[0]
+
+
+@pytest.fixture(scope="module")
+def finished_output(finished_and_said):
+    return finished_and_said[1]
 
 
 def test_a_run_leaves_configuration_metrics_checkpoints_and_students(finished):
@@ -100,7 +118,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_te
 def test_both_methods_start_from_the_same_student(digits_teacher):
     def start(method):
         setup = quick(digits_teacher, method=method)
-        return prepare(setup, Run(), engine.start(Run())).student.state_dict()
+        return make_job(setup, Run(), engine.start(Run())).student.state_dict()
 
     original, overhaul = start("original"), start("overhaul")
     assert all(torch.equal(original[name], overhaul[name]) for name in original)
@@ -366,3 +384,51 @@ def test_student_and_connectors_learn(digits_teacher, finished):
     for name, value in saved.items():
         if name.startswith("connectors") and name.endswith("1.weight"):
             assert not torch.all(value == 1)
+
+
+def test_a_dry_run_says_what_the_run_costs_and_writes_nothing(digits_teacher, tmp_path, overhaul, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = overhaul("train", "--setup", "digits", "--teacher", digits_teacher, "--dry_run")
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert "teacher    wide_resnet depth=10 width=2" in lines[1]
+    assert lines[1].endswith("(0.30 M parameters), features 32x32x32, 64x16x16, 128x8x8")
+    assert lines[2].endswith("(0.08 M parameters), features 16x32x32, 32x16x16, 64x8x8")
+    assert "connectors 16x32x32 -> 32x32x32, 32x16x16 -> 64x16x16, 64x8x8 -> 128x8x8 (0.01 M parameters" in lines[3]
+    assert "6 epochs x 22 = 132, each of 64 images (1 x 64)" in lines[4]
+    pace = re.search(r"pace +([\d.e+]+) images/s \(steps 4 to 8\): about (.*) of training to come", lines[5])
+    assert duration(132 * 64 / float(pace[1]))[-1] == pace[2][-1] and float(pace[1]) > 1
+    memory = re.search(r"memory +([\d.]+) GiB at the peak of the first step", lines[6])
+    assert 0.1 < float(memory[1]) < 24
+    assert lines[7].startswith("dry run") and len(lines) == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_says_its_plan_and_its_pace_once(finished_output):
+    assert finished_output.count("features 16x32x32") == 1 and finished_output.count("images/s (steps 4 to 8)") == 1
+
+
+def test_the_pace_of_an_epoch_of_one_step_is_that_step(tmp_path, overhaul):
+    arguments = ["--setup", "digits_teacher", "--student.kwargs.depth", 10, "--batch_size", 1437, "--dry_run"]
+    result = overhaul("train", *arguments)
+    assert result.status == 0 and "images/s (steps 1 to 1)" in result.out, result.err
+
+
+def test_gradient_accumulation_trains_and_is_part_of_the_configuration(digits_teacher, tmp_path, overhaul):
+    arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--gradient_accumulation_steps", "4")
+    result = overhaul(*arguments)
+    assert result.status == 0 and "each of 64 images (1 x 64 in 4 parts)" in result.out, result.err
+    result = overhaul(*arguments[:-1], "2")
+    assert result.status == 2 and "gradient_accumulation_steps: 4 there, 2 here" in result.err
+
+
+def test_compiled_networks_give_the_same_losses(digits_teacher, tmp_path):
+    """Of the first steps; later the rounding of other kernels is amplified."""
+    losses = []
+    for compile in (False, True):
+        job = make_job(quick(digits_teacher), Run(compile=compile), engine.start(Run()))
+        images, labels = next(iter(job.train_loader))
+        step = [job.accelerator, job.model, job.teacher, job.optimizer, job.normalize(images), labels, 1e-3]
+        losses.append(torch.stack(training_step(*step)[1:]))
+        assert not any(name.startswith("_orig_mod") for name in job.student.state_dict())
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)

@@ -1,0 +1,310 @@
+"""From an encoded image to pixels: the same whichever decoder is installed, and those that torchvision would make."""
+
+import io
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Resize, v2
+from torchvision.transforms.v2 import functional as theirs
+
+from overhaul.pixels import centre, decode, has_exif, jpeg_decoders, resized_crop
+
+ORIENTATION = 0x0112
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+
+
+def photo(height: int, width: int, noise: float = 20) -> Image.Image:
+    """Smooth colours with some grain, as a photograph has them."""
+    draw = np.random.default_rng(0)
+    smooth = Image.fromarray(draw.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((width, height))
+    return Image.fromarray((smooth + draw.normal(0, noise, (height, width, 3))).clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, format="JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+JPEGS = {
+    "colour": {},
+    "4:4:4": {"subsampling": 0, "quality": 95},
+    "4:2:2": {"subsampling": 1},
+    "progressive": {"progressive": True},
+    "not subsampled RGB": {"keep_rgb": True},
+    "grey": {"mode": "L"},
+    "progressive grey": {"mode": "L", "progressive": True},
+    "CMYK": {"mode": "CMYK"},
+    "coarse": {"quality": 5},
+    "restart markers": {"restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("size", [(123, 171), (1, 1), (8, 300)])
+def test_every_decoder_gives_the_same_pixels(kind, size):
+    options = dict(JPEGS[kind])
+    encoded = encode(photo(*size).convert(options.pop("mode", "RGB")), **options)
+    with Image.open(io.BytesIO(encoded)) as image:
+        expected = pixels_of(image)
+    for name, decoder in jpeg_decoders().items():
+        pixels = decoder(encoded)
+        assert pixels.dtype == torch.uint8 and torch.equal(pixels, expected), name
+        assert torch.equal(decoder(memoryview(encoded)), expected), name
+
+
+def test_every_decoder_gives_the_same_pixels_of_real_images(shared):
+    """Greyscale, small and turned ones among them; PIL's own way is the release's."""
+    splits = datasets.load_dataset(str(shared / "data" / "imagenet_sample"))
+    splits = splits.cast_column("image", datasets.Image(decode=False))
+    images = [image["bytes"] for split in splits.values() for image in split["image"]]
+
+    def check(encoded: bytes) -> bool:
+        with Image.open(io.BytesIO(encoded)) as image:
+            expected = pixels_of(image)
+        exif = has_exif(encoded)
+        for name, decoder in jpeg_decoders().items():
+            assert torch.equal(decoder(encoded), expected) or (exif and name == "torchcodec"), name
+        assert torch.equal(decode(encoded), expected)
+        return exif
+
+    with ThreadPoolExecutor(2) as pool:
+        with_exif = sum(pool.map(check, images))
+    assert len(images) == 224 and 0 < with_exif < 224
+
+
+def test_without_torchcodec_torchvision_decodes_and_without_both_pil(monkeypatch):
+    encoded, chain = encode(photo(50, 70)), [list(jpeg_decoders())]
+    expected = decode(encoded)
+    try:
+        for missing in (("torchcodec", "torchcodec.decoders"), ("torchvision.io",)):
+            for name in missing:
+                monkeypatch.setitem(sys.modules, name, None)
+            jpeg_decoders.cache_clear()
+            chain.append(list(jpeg_decoders()))
+            assert torch.equal(decode(encoded), expected)
+            with pytest.raises(ValueError):
+                decode(encoded[:1000])
+    finally:
+        monkeypatch.undo()
+        jpeg_decoders.cache_clear()
+    assert chain[0] in (["torchcodec", "torchvision", "PIL"], ["torchvision", "PIL"])
+    assert chain[1:] == [["torchvision", "PIL"], ["PIL"]]
+
+
+def segment(kind: int, content: bytes) -> bytes:
+    return bytes([0xFF, kind]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
+    """A JPEG with more segments after its first, JFIF's."""
+    assert jpeg[2:4] == b"\xff\xe0"
+    end = 4 + int.from_bytes(jpeg[4:6], "big")
+    return jpeg[:end] + b"".join(segments) + jpeg[end:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("place", ["at once", "after ICC", "after a comment", "after fill bytes", "PNG", "WebP"])
+def test_exif_orientation_is_ignored(orientation, place):
+    image, exif = photo(40, 60), turned(orientation)
+    if place == "PNG":
+        encoded, plain = encode(image, "PNG", exif=exif), encode(image, "PNG")
+    elif place == "WebP":
+        encoded, plain = encode(image, "WEBP", lossless=True, exif=exif), encode(image, "PNG")
+    else:
+        before = {
+            "at once": b"",
+            "after ICC": segment(0xE2, b"ICC_PROFILE\0\1\2" + bytes(65_000)) + segment(0xE2, b"ICC_PROFILE\0\2\2"),
+            "after a comment": segment(0xFE, b"Exif\0\0") + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+            "after fill bytes": b"\xff\xff",
+        }[place]
+        plain = encode(image)
+        encoded = with_segments(plain, before + segment(0xE1, exif.tobytes()))
+    with Image.open(io.BytesIO(encoded)) as found:
+        assert found.getexif()[ORIENTATION] == orientation
+    assert torch.equal(decode(encoded), decode(plain))
+
+
+def test_the_tag_of_tiff_is_no_exif_and_is_followed():
+    """A canary: where PIL does so no longer, pixels.py need not say it."""
+    image = photo(40, 60)
+    assert torch.equal(decode(encode(image, "TIFF", exif=turned(3))), pixels_of(image.rotate(180)))
+
+
+def test_torchcodec_follows_exif_so_that_it_must_not_see_it():
+    """A canary: where it does no longer, has_exif can go."""
+    if "torchcodec" not in jpeg_decoders():
+        pytest.skip("needs torchcodec")
+    encoded = with_segments(encode(photo(40, 60)), segment(0xE1, turned(6).tobytes()))
+    assert jpeg_decoders()["torchcodec"](encoded).shape == (3, 60, 40)
+    assert decode(encoded).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "found"),
+    [
+        (encode(photo(40, 60)), False),
+        (with_segments(encode(photo(40, 60)), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0Exif")), False),
+        (encode(photo(40, 60), exif=turned(1)), True),
+        (b"\xff\xd8", True),  # nobody knows
+    ],
+)
+def test_images_without_exif_are_left_to_the_fastest_decoder(jpeg, found):
+    assert has_exif(jpeg) == has_exif(memoryview(jpeg)) == found
+
+
+PALETTE = photo(40, 60, noise=0).quantize(16)
+GREY_AND_ALPHA = Image.merge("LA", [photo(40, 60).convert("L"), Image.linear_gradient("L").resize((60, 40))])
+COLOUR_AND_ALPHA = Image.merge("RGBA", [*photo(40, 60).split(), Image.linear_gradient("L").resize((60, 40))])
+FILES = {
+    "PNG": (photo(40, 60), "PNG", {}),
+    "RGBA": (COLOUR_AND_ALPHA, "PNG", {}),
+    "palette": (PALETTE, "PNG", {}),
+    "palette with a transparent colour": (PALETTE, "PNG", {"transparency": 3}),
+    "palette with transparencies": (PALETTE, "PNG", {"transparency": bytes(range(16))}),
+    "1 bit": (photo(40, 60).convert("1"), "PNG", {}),
+    "grey": (photo(40, 60).convert("L"), "PNG", {}),
+    "grey and alpha": (GREY_AND_ALPHA, "PNG", {}),
+    "BMP": (photo(40, 60), "BMP", {}),
+    "palette BMP": (PALETTE, "BMP", {}),
+    "GIF": (PALETTE, "GIF", {}),
+    "animated GIF": (PALETTE, "GIF", {"save_all": True, "append_images": [PALETTE.rotate(180)]}),
+    "TIFF": (photo(40, 60), "TIFF", {}),
+    "CMYK TIFF": (photo(40, 60).convert("CMYK"), "TIFF", {}),
+    "LZW TIFF": (photo(40, 60), "TIFF", {"compression": "tiff_lzw"}),
+    "WebP": (photo(40, 60), "WEBP", {"lossless": True}),
+    "RGBA WebP": (COLOUR_AND_ALPHA, "WEBP", {"lossless": True, "exact": True}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("kind", FILES)
+def test_every_kind_of_image_becomes_rgb_and_transparency_is_dropped(kind):
+    image, format, options = FILES[kind]
+    pixels = decode(encode(image, format, **options))
+    assert pixels.dtype == torch.uint8 and torch.equal(pixels, pixels_of(image))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK"])
+def test_a_colour_stays_what_it_is(mode):
+    red = Image.new("RGB", (32, 32), (255, 0, 0))
+    encoded = encode(red.convert(mode), "TIFF" if mode == "CMYK" else "PNG")
+    assert (decode(encoded).int() - pixels_of(red).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bits_become_8(format):
+    levels = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    pixels = decode(encode(Image.fromarray(levels), format))
+    assert torch.equal(pixels, torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1))
+
+
+def test_one_format_does_not_pass_for_another():
+    """What a file is named or said to be does not count: its first bytes do."""
+    image = photo(40, 60)
+    for format in ("PNG", "BMP", "TIFF"):
+        assert torch.equal(decode(memoryview(encode(image, format))), pixels_of(image))
+
+
+BROKEN = {
+    "nothing": b"",
+    "text": b"hello, I am no image",
+    "two bytes of a JPEG": encode(photo(40, 60))[:2],
+    "three bytes of a JPEG": encode(photo(40, 60))[:3],
+    "a JPEG cut in its header": encode(photo(40, 60))[:100],
+    "a JPEG cut within EXIF": encode(photo(40, 60), exif=turned(6))[:40],
+    "half a JPEG": encode(photo(40, 60))[: len(encode(photo(40, 60))) // 2],
+    "a JPEG without its last bytes": encode(photo(40, 60))[:-9],
+    "a JPEG of noughts": encode(photo(40, 60))[:400] + bytes(2000),
+    "a beginning of a JPEG": b"\xff\xd8" + b"\xff" * 500,
+    "half a PNG": encode(photo(40, 60), "PNG")[:2000],
+    "a PNG's signature": encode(photo(40, 60), "PNG")[:8],
+    "half a BMP": encode(photo(40, 60), "BMP")[:2000],
+    "half a GIF": encode(PALETTE, "GIF")[:700],
+    "half a TIFF": encode(photo(40, 60), "TIFF")[:2000],
+    "half a WebP": encode(photo(40, 60), "WEBP", lossless=True)[:2000],
+    "an HTML page": b"<html><body>404 Not Found</body></html>" * 20,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_image_is_said_to_be_so_in_one_short_line(kind):
+    for encoded in (BROKEN[kind], memoryview(BROKEN[kind])):
+        with pytest.raises(ValueError) as error:
+            decode(encoded)
+        line = str(error.value)
+        assert 0 < len(line) < 80 and "\n" not in line and "/" not in line and "index" not in line, line
+        assert error.value.__suppress_context__ or error.value.__context__ is None
+
+
+BOXES = [(0, 0, 1.0, 1.0), (3, 5, 0.5, 0.3), (1, 2, 0.03, 0.9), (7, 4, 0.1, 0.1)]
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 334), (60, 47), (224, 224), (20, 300)])
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_resized_crop_is_torchvisions(size, contiguous):
+    image = decode(encode(photo(*size), "PNG"))
+    image = image.contiguous() if contiguous else image
+    for top, left, tall, wide in BOXES:
+        place = top, left, max(1, int(tall * size[0]) - top), max(1, int(wide * size[1]) - left)
+        expected = theirs.resized_crop(image, *place, [224, 224], antialias=True)
+        assert torch.equal(resized_crop(image, *place, 224), expected)
+        assert torch.equal(resized_crop(image, *place, 224, mirrored=True), theirs.horizontal_flip(expected))
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 334), (60, 47), (256, 256), (224, 224), (20, 300)])
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_centre_is_torchvisions_and_all_but_that_of_the_release(size, contiguous):
+    image = photo(*size)
+    pixels = pixels_of(image).contiguous() if contiguous else pixels_of(image)
+    found = centre(pixels, 224, 256)
+    assert torch.equal(found, v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])(pixels))
+    release = pixels_of(Compose([Resize(256), CenterCrop(224)])(image))
+    difference = (found.int() - release.int()).abs().float()
+    assert difference.max() <= 2 and difference.mean() < 0.05
+
+
+def test_resizing_before_the_crop_leaves_the_border_out():
+    framed = torch.full((3, 64, 64), 255, dtype=torch.uint8)
+    framed[:, 8:-8, 8:-8] = 0
+    assert centre(framed, 32).max() == 255
+    assert centre(framed, 32, resize=48)[:, 2:-2, 2:-2].max() == 0
+
+
+def test_larger_images_are_resized_and_cropped_at_the_centre():
+    wide = torch.zeros(3, 64, 256, dtype=torch.uint8)
+    wide[:, :, 96:160] = 200
+    assert torch.all(centre(wide, 32)[:, :, 4:-4] == 200)
+    assert centre(torch.zeros(3, 47, 20, dtype=torch.uint8), 32).shape == (3, 32, 32)
+
+
+def test_an_image_of_the_right_size_is_taken_as_it_is():
+    image = pixels_of(photo(32, 32))
+    assert torch.equal(centre(image, 32), image) and torch.equal(centre(image, 32, 32), image)
+    assert not torch.equal(centre(image, 32, 40), image)
+
+
+def test_resizing_keeps_all_of_a_pixel_together():
+    """A canary: PyTorch's kernels for channels_last bytes are several times as fast as the others."""
+    image = pixels_of(photo(100, 150)).permute(1, 2, 0)[None, 5:75, 6:86]
+    resized = F.interpolate(image.permute(0, 3, 1, 2), size=(64, 64), mode="bilinear", antialias=True)
+    assert resized.dtype == torch.uint8 and resized.is_contiguous(memory_format=torch.channels_last)
+    for mirrored in (False, True):
+        crop = resized_crop(decode(encode(photo(100, 150))), 5, 6, 70, 80, 64, mirrored)
+        assert crop.permute(1, 2, 0).is_contiguous()
