@@ -287,7 +287,7 @@ def test_a_crop_has_the_pixels_of_its_place_and_half_of_them_are_mirrored(encode
     """The redder side of these images is the right one."""
     mirrored, seen, crop = 0, 0, RandomCrop(CROPPED)
     loader = TrainLoader(encoded, CROPPED, seed=0)
-    for epoch in range(6):
+    for epoch in range(4):
         for pixels, labels in epoch_of(loader, epoch):
             for image, label in zip(pixels, labels.tolist(), strict=True):
                 red = image[0].float().mean(0)
@@ -297,7 +297,7 @@ def test_a_crop_has_the_pixels_of_its_place_and_half_of_them_are_mirrored(encode
                 expected = v2.functional.resized_crop(whole, *place, [224, 224], antialias=True)
                 assert torch.equal(image, expected.flip(2) if flipped else expected)
                 mirrored, seen = mirrored + flipped, seen + 1
-    assert 0.4 < mirrored / seen < 0.6
+    assert 0.35 < mirrored / seen < 0.65
 
 
 def test_without_flip_nothing_is_mirrored(encoded):
@@ -515,14 +515,14 @@ def test_a_worker_that_dies_while_a_step_is_computed_is_said_to_have_died_in_one
             time.sleep(0.1)
 
 
-def test_an_error_in_a_worker_reaches_the_caller_as_it_was():
+def test_an_error_in_a_worker_reaches_the_caller_as_it_was(monkeypatch):
     seen = []
     with pytest.raises(ValueError, match=r"^row 10 is odd; mend it$"):
         for number in work(Numbers(complain), 2):
             seen.append(int(number))
     assert seen == list(range(10))
-    del number
-    gc.collect()
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # seconds, for each worker's end
+    gc.collect()  # the workers, which the error's traceback kept
 
 
 def test_workers_end_with_the_loop_that_asked_for_them(encoded):
