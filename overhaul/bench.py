@@ -37,10 +37,8 @@ def bench_data(imagenet: str | None, cifar100: str | None, seconds: float) -> li
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            both = [
-                jpegs(imagenet, Path(folder)),
-                small_images(cifar100),
-            ]  # a wrong path is told before anything is timed
+            # both before anything is timed, so that a wrong path is told at once
+            both = [jpegs(imagenet, Path(folder)), small_images(cifar100)]
             return [compare(*each, seconds) for each in both]
     finally:
         torch.set_num_threads(threads)
@@ -126,13 +124,13 @@ class Endless:
 
 def endless_batches(loader: TrainLoader, workers: int):
     """The loader's batches, epoch after epoch, without the pause between two of them."""
-    epochs = 20 if workers else 1
+    epochs = 400 if workers else 1  # starting workers is what takes time between two
     while True:
         drawn = []
         for epoch in range(epochs):
             loader.set_epoch(epoch)
             drawn += loader.drawn()
-        yield from load_batches(loader.batches, drawn * (20 if workers else 1), workers)
+        yield from load_batches(loader.batches, drawn, workers)
 
 
 def compare(name: str, images, setup: Setup, theirs, workers: int, seconds: float) -> dict:
@@ -150,7 +148,7 @@ def compare(name: str, images, setup: Setup, theirs, workers: int, seconds: floa
 
 
 def images_per_second(batches, seconds: float) -> float:
-    """Of an endless loader, the first two batches and the start of workers left out."""
+    """Of an endless loader, the first four batches and the start of workers left out."""
     stream = iter(batches)
     for _ in range(4):
         next(stream)

@@ -113,14 +113,20 @@ def make_loaders(setup: Setup, run: Run, num_classes: int, accelerator: Accelera
             images, test_images = open_streams(setup, run, num_classes, rank, world)
         workers = count_workers(run)
         return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
-    share = {"rank": rank, "world": world, "skip_broken": run.skip_broken}
     in_memory = setup.crop_area is None or (setup.data == "digits" and not run.data_path)
     with accelerator.main_process_first():
         images, test_images = sources.load(
             setup.data, setup.image_size, run, num_classes, resize=setup.test_resize, in_memory=in_memory
         )
-    share["workers"] = 0 if in_memory else count_workers(run)
+    share = share_of(run, accelerator, in_memory)
     return TrainLoader(images, setup, run.seed, **share), EvalLoader(test_images, **share)
+
+
+def share_of(run: Run, accelerator: Accelerator, in_memory: bool) -> dict:
+    """What a loader must know of the run and of this process."""
+    workers = 0 if in_memory else count_workers(run)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    return {"rank": rank, "world": world, "workers": workers, "skip_broken": run.skip_broken}
 
 
 def count_workers(run: Run) -> int:
@@ -197,8 +203,7 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
         raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = engine.start(run)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
-    share = {"rank": accelerator.process_index, "world": accelerator.num_processes, "skip_broken": run.skip_broken}
-    loader = EvalLoader(images, workers=0 if in_memory else count_workers(run), **share)
+    loader = EvalLoader(images, **share_of(run, accelerator, in_memory))
     result = evaluate(network, loader, Normalize(test.mean, test.std, accelerator.device), accelerator)
     accelerator.end_training()
     return result

@@ -60,11 +60,13 @@ class Run:
         if self.tracker:
             choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))
         for name in ("shuffle_buffer", "stream_images", "gradient_accumulation_steps"):
-            if (getattr(self, name) or 1) < 1 or getattr(self, name) == 0:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, not {value}")
         for name in ("workers", "skip_broken"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"--{name} must be 0 or more, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"--{name} must be 0 or more, not {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
         if self.overwrite and self.resume == "auto":

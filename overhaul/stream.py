@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import load_dataset_builder, load_from_disk
-from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
@@ -65,14 +63,15 @@ class Stream:
             try:
                 yield decode(encoded), label
             except ValueError as error:
-                which = (
-                    f"{name} of the {self.split} stream, of the label {row[self.label]!r},"  # names may be several's
-                )
+                # with the label, as several images may have one name
+                which = f"{name} of the {self.split} stream, of the label {row[self.label]!r},"
                 yield Broken(f"{which} is no image that can be read ({error})")
 
 
 def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int) -> list[Stream]:
     """The training and the test stream of this process; ValueError for data that do not fit."""
+    from datasets.distributed import split_dataset_by_node
+
     tables, streams = read_tables(setup.data, run.data_path, streaming=True), []
     classes = read_class_names(run.class_names)
     for split in ("train", "test"):
@@ -92,6 +91,8 @@ def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int
 
 def count_images(rows, split: str, source: str) -> int | None:
     """How many images a split has, where its card says so, it was saved to disk or is of local parquet files."""
+    from datasets import load_dataset_builder, load_from_disk
+
     sizes = rows.info.splits or {}
     if split in sizes:
         return sizes[split].num_examples
