@@ -29,9 +29,9 @@ ROUNDS = 5
 def bench_data(imagenet: str | None, cifar100: str | None, seconds: float) -> list[dict]:
     """Images a second of one core, ours and the release's, for ImageNet's and CIFAR-100's training batches.
 
-    imagenet, cifar100: a local copy of the data; made-up images without one. seconds: of each measurement, half a dozen
-    of which are made in turn. Each way has one core. A line holds the medians {"data", "images", "ours", "release",
-    "ratio"} and the spread of the ratios, {"lowest", "highest"}.
+    imagenet, cifar100: a local copy of the data; made-up images without one. seconds: for each way with each data, in
+    five rounds, ours and the release's in turn. Each way has one core. A line holds the medians {"data", "images",
+    "ours", "release", "ratio"} and the spread of the ratios, {"lowest", "highest"}.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -42,7 +42,8 @@ def load_batches(batches: Dataset, drawn: list, workers: int) -> Iterator[tuple[
         return
     shared = Shared(batches, drawn, workers)
     for slot, n, labels, broken in work(shared, workers):
-        yield pinned(shared.slots[slot, :n].clone()), labels, broken
+        pixels = shared.slots[slot, :n]
+        yield (pixels.pin_memory() if torch.cuda.is_available() else pixels.clone()), labels, broken
 
 
 def pinned(pixels: Tensor) -> Tensor:

@@ -203,8 +203,16 @@ def test_a_finished_preparation_again_changes_nothing(origins, whole, tmp_path):
     assert before == {file: file.stat().st_mtime_ns for file in parquet_files(tmp_path / "whole")}
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C works, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_interrupt_ends_it_soon_in_one_line(origins, whole, tmp_path, overhaul, monkeypatch, workers):
+def test_an_interrupt_ends_it_soon_in_one_line(origins, whole, tmp_path, overhaul, monkeypatch, interruptible, workers):
     """A shard would take 20 x 0.2 s; the process gets SIGINT, as from Ctrl-C, at the fourth image."""
     started, encoded, calls = time.monotonic(), Preparation.encoded, []
     monkeypatch.setattr(prepare, "ROWS_OF_GROUP", 1)
