@@ -1,5 +1,6 @@
 """Checkpoint files of others, opened without running anything that they hold."""
 
+import hashlib
 import pickle
 import re
 import warnings
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from overhaul.setups import first_line
+from overhaul.messages import first_line
 
 NUMBERS = [  # NumPy's scalars, in which old checkpoints keep their accuracy
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
@@ -37,6 +38,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     while any(all(name.startswith(prefix) for name in contents) for prefix in PREFIXES):
         contents = {name.split(".", 1)[1]: value for name, value in contents.items()}
     return dict(contents)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def is_state(contents) -> bool:

@@ -7,14 +7,22 @@ import sys
 import traceback
 from pathlib import Path
 
+from overhaul.messages import choose, printable, without_tokens
+
 COMMANDS = {
     "train": "train a setup: distil a student, train it alone, or train a teacher",
     "evaluate": "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
+    "predict": "the most probable classes of image files",
+    "pull": "copy a student from the Hub into a folder",
+    "push": "send a run's student to the Hub, with its model card",
+    "export": "write a bare student as safetensors, pt2 or ONNX",
     "prepare": "read a data set once and write it as sharded parquet",
     "bench": "how fast images come, beside the authors' release (bench data)",
     "setups": "the settings of the paper and our own, as a table",
     "demo": "train a teacher, a student alone and a distilled one on handwritten digits",
 }
+
+SOURCE = "a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         if not ours(error):
             raise
-        message = " ".join(str(error).split())
+        message = printable(without_tokens(str(error)))
         print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,8 +61,6 @@ def ours(error: ValueError) -> bool:
 
 
 def run(argv: list[str]) -> int:
-    from overhaul.setups import choose
-
     if not argv or argv[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
         print(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
@@ -80,7 +86,7 @@ def train(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> int:
     parser = parser_of("evaluate")
-    parser.add_argument("source", help="a run's or student's folder, a checkpoint file, or a Hub id")
+    parser.add_argument("source", help=SOURCE)
     parser.add_argument("--data", required=True, help="cifar10, cifar100, imagenet, digits, a Hub id or a folder")
     parser.add_argument("--data_path", help="a local copy of the data set")
     parser.add_argument("--image_column", help="the column of the images, where it is not found")
@@ -103,6 +109,60 @@ def evaluate(argv: list[str]) -> int:
         print(json.dumps(result))
     else:
         print(f"{source}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['images']:,} images")
+    return 0
+
+
+def predict(argv: list[str]) -> int:
+    parser = parser_of("predict")
+    parser.add_argument("source", help=SOURCE)
+    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to show")
+    parser.add_argument("--setup", help="whose image size, mean and std to use where the source does not say them")
+    parser.add_argument("--json", action="store_true", help="print a JSON object an image")
+    options = parser.parse_args(argv)
+    from overhaul.predict import predict
+    from overhaul.setups import get
+
+    like = get(options.setup) if options.setup else None
+    for answer in predict(options.source, options.images, options.top, like):
+        shown = ", ".join(f"{name} {100 * share:.2f} %" for name, share in answer["classes"])
+        print(json.dumps(answer) if options.json else f"{answer['image']}: {shown}")
+    return 0
+
+
+def pull(argv: list[str]) -> int:
+    parser = parser_of("pull")
+    parser.add_argument("source", help="USER/REPO[@REVISION] on the Hub")
+    parser.add_argument("--out", required=True, help="the folder to make")
+    options = parser.parse_args(argv)
+    from overhaul import hub
+
+    print(hub.pull(options.source, options.out))
+    return 0
+
+
+def push(argv: list[str]) -> int:
+    parser = parser_of("push")
+    parser.add_argument("run", help="the folder of a run")
+    parser.add_argument("repo", help="USER/REPO on the Hub; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make the repository private, if it is not there yet")
+    parser.add_argument("--best", action="store_true", help="the student of the best epoch in place of the final one")
+    options = parser.parse_args(argv)
+    from overhaul import publish
+
+    print(f"pushed: {publish.push(options.run, options.repo, options.private, options.best)}")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    parser = parser_of("export")
+    parser.add_argument("source", help=SOURCE)
+    parser.add_argument("--format", required=True, help="safetensors, pt2 (torch.export) or onnx")
+    parser.add_argument("--out", required=True, help="the file to write")
+    options = parser.parse_args(argv)
+    from overhaul.export import export
+
+    print(export(options.source, options.format, options.out))
     return 0
 
 

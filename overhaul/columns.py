@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from overhaul.messages import choose
 from overhaul.run import Run
-from overhaul.setups import choose
 
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
 TESTS_WITHOUT_LABELS = ("imagenet", "ILSVRC/imagenet-1k")

@@ -15,8 +15,9 @@ from accelerate.utils import DistributedType, ProjectConfiguration, broadcast
 from torch import nn
 
 from overhaul import run_folder
+from overhaul.messages import first_line
 from overhaul.run import Run
-from overhaul.setups import Setup, first_line
+from overhaul.setups import Setup
 
 KEPT = 2  # checkpoints
 
@@ -26,11 +27,13 @@ class State:
     """What a run must remember beside weights and momentum, as plain values.
 
     metrics: the lines of metrics.jsonl, one a finished epoch. teacher_top1: percent. data: what the images are.
+    teacher: the SHA-256 of its weights' file.
     """
 
     metrics: list[dict] = field(default_factory=list)
     teacher_top1: float | None = None
     data: str | None = None
+    teacher: str | None = None
 
     @property
     def epoch(self) -> int:
@@ -121,12 +124,13 @@ def open_folder(accelerator: Accelerator, folder: Path, setup: Setup, run: Run) 
         accelerator.init_trackers("overhaul", config=plain, init_kwargs=named)
 
 
-def resume(accelerator: Accelerator, folder: Path, data: str) -> State:
+def resume(accelerator: Accelerator, folder: Path, data: str, teacher: str | None) -> State:
     """The state after the folder's newest checkpoint, with all that it holds loaded; a fresh state without one.
 
-    data: what the images are now (see sources.Images); ValueError where the run began with others.
+    data: what the images are now (see images.Labelled); teacher: the SHA-256 of its weights' file; ValueError where
+    the run began with others.
     """
-    state = State(data=data)
+    state = State(data=data, teacher=teacher)
     accelerator.register_for_checkpointing(state)
     found = run_folder.complete_checkpoints(folder)
     if found:
@@ -135,14 +139,19 @@ def resume(accelerator: Accelerator, folder: Path, data: str) -> State:
         except Exception as error:  # a broken file may raise anything
             then = "go on from the one before" if len(found) > 1 else "start anew"
             raise ValueError(f"{found[-1]} is broken ({first_line(error)}); remove it to {then}") from None
-        if state.data != data:
-            raise ValueError(
-                f"{folder} was trained on other data ({state.data} there, {data} here); name another folder with "
-                f"--output_dir, or replace the run with --resume never --overwrite"
-            )
+        check_same(folder, "on other data", state.data, data)
+        check_same(folder, "under another teacher, told in overhaul.json", state.teacher, teacher)
         if accelerator.is_main_process:
             run_folder.write_metrics(folder, state.metrics)
     return state
+
+
+def check_same(folder: Path, what: str, before: str | None, now: str | None) -> None:
+    if before != now:
+        raise ValueError(
+            f"{folder} was trained {what} ({before} there, {now} here); name another folder with --output_dir, or "
+            f"replace the run with --resume never --overwrite"
+        )
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, state: State) -> None:

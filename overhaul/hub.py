@@ -2,43 +2,47 @@
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from overhaul import models
-from overhaul.checkpoint_file import read_weights
+from overhaul import model_config, models, remote
+from overhaul.checkpoint_file import read_weights, sha256
+from overhaul.messages import check_repo
 from overhaul.models.backbone import Backbone
-from overhaul.run_folder import write_text
-from overhaul.setups import Net, Setup, first_line
+from overhaul.run_folder import write_bytes, write_text
+from overhaul.setups import Net, Setup
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights with the net they belong to; config: what their folder says of them ({} for a bare file)."""
+    """Trained weights with the net they belong to.
+
+    config: what their config.json says ({} for a bare file); file: where they lie; revision: the commit on the Hub.
+    """
 
     net: Net
     state: dict[str, Tensor]
     config: dict
     source: str
+    file: Path
     revision: str | None = None
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """size: of a test image's side in pixels; resize: of the short side before the centre is cropped."""
-
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file."""
+        return sha256(self.file)
 
 
 def load(source: str, net: Net | None = None) -> Backbone:
@@ -46,8 +50,9 @@ def load(source: str, net: Net | None = None) -> Backbone:
 
     source: the folder of a run or of a student; a checkpoint file (.pt, .pth, .tar, .safetensors; weights under
     `model`, under `state_dict`, or bare; nothing in it is executed); `torchvision` (ImageNet ResNets); or a Hub id
-    USER/REPO[@REVISION]. net: what a file or `torchvision` should hold; files are recognised without it.
-    Raises ValueError when the source does not exist, is no checkpoint or does not fit.
+    USER/REPO[@REVISION], a repository in timm's layout. net: what a file or `torchvision` should hold; files are
+    recognised without it. Raises ValueError when the source does not exist, cannot be had, is no checkpoint or does
+    not fit.
     """
     return build(fetch(source, net))
 
@@ -61,19 +66,34 @@ def fetch(source: str, net: Net | None = None) -> Weights:
         return from_folder(path)
     if path.is_file():
         return from_file(path, net)
+    if not is_hub_id(source):
+        raise ValueError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
+    repo, _, revision = source.partition("@")
+    return from_hub(repo, revision or None)
+
+
+def pinned(source: str) -> str:
+    """The source, at the one commit that its revision resolves to if it is on the Hub."""
+    if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
+        return source
+    repo, _, revision = source.partition("@")
+    return f"{repo}@{remote.download(repo, 'config.json', revision or None).parent.name}"
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether it may be one, and not a misspelt path."""
+    path = Path(source).expanduser()
     in_a_folder = path.parent.is_dir() and path.parent != Path(".")
     local = path.is_absolute() or source.startswith((".", "~")) or path.suffix in SUFFIXES or in_a_folder
-    if local or not HUB_ID.fullmatch(source):
-        raise ValueError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
-    return from_hub(*source.partition("@")[::2])
+    return not local and bool(HUB_ID.fullmatch(source))
 
 
 def from_folder(folder: Path) -> Weights:
     """Of a student's folder, or of the final student of a run's folder."""
     for candidate in (folder, folder / "final"):
         if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
-            config = read_config(candidate / "config.json")
-            return Weights(config_to_net(config), read_weights(candidate / "model.safetensors"), config, str(folder))
+            config, file = model_config.read(candidate / "config.json"), candidate / "model.safetensors"
+            return Weights(model_config.to_net(config), read_weights(file), config, str(folder), file)
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
         if (folder / "config.yaml").exists()
@@ -87,7 +107,7 @@ def from_file(path: Path, net: Net | None) -> Weights:
     looks_like = models.identify(state)
     if net is None and looks_like is None:
         raise ValueError(f"{path} holds {len(state)} tensors ({next(iter(state))}, ...) that fit none of our families")
-    return Weights(net or looks_like, state, {}, str(path))
+    return Weights(net or looks_like, state, {}, str(path), path)
 
 
 def from_torchvision(net: Net | None) -> Weights:
@@ -97,38 +117,68 @@ def from_torchvision(net: Net | None) -> Weights:
 
     enum = torchvision.models.get_model_weights(f"resnet{net.kwargs['depth']}")
     try:
-        state = enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        state = enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ValueError(
             f"torchvision's weights could not be downloaded ({error}); give a file with --teacher"
         ) from None
-    return Weights(replace(net, kwargs={**net.kwargs, "num_classes": 1000}), state, {}, "torchvision")
+    file = Path(torch.hub.get_dir(), "checkpoints", enum.IMAGENET1K_V1.url.rpartition("/")[2])
+    return Weights(replace(net, kwargs={**net.kwargs, "num_classes": 1000}), state, {}, "torchvision", file)
 
 
-def from_hub(repo: str, revision: str) -> Weights:
+def from_hub(repo: str, revision: str | None) -> Weights:
     """Config and weights of a Hub repository, both at the one commit that the revision resolves to."""
-    from huggingface_hub import errors, hf_hub_download
-
+    file = remote.download(repo, "config.json", revision)
+    config, commit = model_config.read(file), file.parent.name
+    net = model_config.to_net(config)
     try:
-        config_file = Path(hf_hub_download(repo, "config.json", revision=revision or None))
-        commit = config_file.parent.name
-        weights_file = Path(hf_hub_download(repo, "model.safetensors", revision=commit))
-    except errors.GatedRepoError:
-        reason = "it is gated: ask for access on its page, then `hf auth login`"
-    except errors.RepositoryNotFoundError:
-        reason = "there is no such file, folder or repository, or it is private: check the name, or `hf auth login`"
-    except errors.RevisionNotFoundError:
-        reason = f"it has no revision {revision}"
-    except errors.LocalEntryNotFoundError:
-        reason = "there is no such file or folder here, and the Hub cannot be reached"
-    except errors.EntryNotFoundError as error:
-        reason = f"it lacks config.json or model.safetensors ({first_line(error)})"
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
-        reason = first_line(error)
-    else:
-        config = read_config(config_file)
-        return Weights(config_to_net(config), read_weights(weights_file), config, repo, commit)
-    raise ValueError(f"{repo} cannot be loaded: {reason}")
+        file = remote.download(repo, "model.safetensors", commit, largest=2 * size_of(net) + 2**20)
+    except remote.Missing as missing:
+        pickles = [name for name in remote.files(repo, commit) if name.endswith(remote.PICKLES)]
+        but = f" and has pickled weights ({pickles[0]}), which are never read from the Hub" if pickles else ""
+        raise ValueError(f"{missing}{but}") from None
+    return Weights(net, read_weights(file), config, repo, file, commit)
+
+
+def pull(source: str, out: str | Path) -> str:
+    """Copy a student from the Hub, USER/REPO[@REVISION], into a new folder, which appears whole; says at which commit.
+
+    Raises ValueError for a folder in use, and for what load would refuse. Accounts of the student that the cache lacks
+    are left out where the Hub does not answer, and named.
+    """
+    out, (repo, _, revision) = Path(out).expanduser(), source.partition("@")
+    check_repo("overhaul pull", repo)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} is in use; name a folder that is not there yet")
+    weights = from_hub(repo, revision or None)
+    build(weights)
+    files = {"config.json": weights.file.parent / "config.json", weights.file.name: weights.file}
+    left_out = []
+    for name in ACCOUNTS:
+        try:
+            files[name] = remote.download(repo, name, weights.revision)
+        except remote.Missing:
+            continue
+        except remote.Unreachable:
+            left_out.append(name)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
+            whole = Path(made, out.name)
+            whole.mkdir()
+            for name, file in files.items():
+                shutil.copyfile(file, whole / name)
+            whole.rename(out)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written to: {error.strerror}") from None
+    without = f", without {', '.join(left_out)}, as the Hub does not answer" if left_out else ""
+    return f"{out}: {repo} at {weights.revision}{without}"
+
+
+def size_of(net: Net) -> int:
+    """Bytes of a net's parameters and buffers; ValueError for one that cannot be built."""
+    with torch.device("meta"):
+        return sum(value.nbytes for value in models.create(net).state_dict().values())
 
 
 def build(weights: Weights) -> Backbone:
@@ -166,64 +216,10 @@ def check_fit(weights: Weights) -> None:
         )
 
 
-def read_config(path: Path) -> dict:
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a model's configuration")
-    return config
-
-
-def config_to_net(config: dict) -> Net:
-    """The net of a config.json in timm's layout."""
-    architecture, classes, arguments = (config.get(key) for key in ("architecture", "num_classes", "model_args"))
-    if type(classes) is not int or classes < 1 or not isinstance(arguments or {}, dict):
-        raise ValueError("a model's config.json needs num_classes, a number, and may have model_args, an object")
-    if match := re.fullmatch(r"resnet(\d+)", str(architecture)):
-        return Net(family="resnet", kwargs={"depth": int(match[1]), "num_classes": classes})
-    family = str(architecture).removeprefix("overhaul_")
-    if family not in models.FAMILIES:
-        raise ValueError(f"the architecture {architecture} is none of ours: {', '.join(models.FAMILIES)}")
-    return Net(family=family, kwargs={**(arguments or {}), "num_classes": classes})
-
-
-def preprocessing(weights: Weights) -> Preprocessing | None:
-    """What the weights' folder says of its images, in timm's terms; None where it says nothing."""
-    own = weights.config.get("pretrained_cfg")
-    if not own:
-        return None
-    try:
-        size, mean, std = own["input_size"][-1], *(tuple(map(float, own[key])) for key in ("mean", "std"))
-        resize = int(size / own.get("crop_pct", 1.0) + 1e-6)
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 1 <= size <= resize:
-            raise ValueError
-    except (TypeError, KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError):
-        raise ValueError(
-            f"the config.json of {weights.source} has a pretrained_cfg whose input_size, mean, std or crop_pct is wrong"
-        ) from None
-    return Preprocessing(size, resize, mean, std)
-
-
-def net_to_config(net: Net) -> dict:
-    """The entries of a config.json in timm's layout that say which net it is."""
-    arguments = {key: value for key, value in net.kwargs.items() if key != "num_classes"}
-    if net.family == "resnet":
-        return {"architecture": f"resnet{arguments['depth']}", "num_classes": net.kwargs["num_classes"]}
-    config = {"architecture": f"overhaul_{net.family}", "num_classes": net.kwargs["num_classes"]}
-    return {**config, "model_args": arguments}
-
-
 def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) -> None:
     """The student's folder: config.json and model.safetensors (fp32, contiguous), each replaced in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = setup.image_size
-    images = {"input_size": [3, size, size], "crop_pct": size / (setup.test_resize or size)}
-    images |= {"mean": list(setup.mean), "std": list(setup.std)}
-    config = {**net_to_config(setup.student), "label_names": list(classes), "pretrained_cfg": images}
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    temporary = folder / ".model.safetensors"
-    save_file(state, temporary, metadata={"format": "pt"})
-    temporary.replace(folder / "model.safetensors")
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(state, {"format": "pt"}))
+    config = model_config.of_student(setup, classes)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -33,10 +33,11 @@ def report_broken(broken: Iterable[Broken], known: set[Broken], allowed: int) ->
 
 
 class Labelled:
-    """What every split has. labels: int64 [n], each below len(classes)."""
+    """What every split has. labels: int64 [n], each below len(classes); revision: the commit on the Hub, if known."""
 
     labels: np.ndarray
     classes: tuple[str, ...]
+    revision: str | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,6 +56,7 @@ class Images(Labelled):
     labels: np.ndarray
     classes: tuple[str, ...]
     left_out: tuple[Broken, ...] = ()
+    revision: str | None = None
 
     @property
     def size(self) -> int:
@@ -73,8 +75,8 @@ class Images(Labelled):
 class EncodedImages(Labelled):
     """A split whose images are read and decoded when they are wanted.
 
-    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; size, resize: how
-    images are shown in a test (see pixels.centre).
+    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; size, resize,
+    interpolation: how images are shown in a test (see pixels.centre).
     """
 
     table: object
@@ -83,6 +85,8 @@ class EncodedImages(Labelled):
     split: str
     size: int
     resize: int | None = None
+    interpolation: str = "bilinear"
+    revision: str | None = None
 
     def read(self, rows: np.ndarray) -> Iterator[tuple[memoryview | bytes, str]]:
         """The encoded bytes and the file name (or "") of each of these rows; no bytes where there are none."""
@@ -110,7 +114,7 @@ class EncodedImages(Labelled):
             if isinstance(image, Broken):
                 broken[int(rows[i])] = image
             else:
-                pixels[i] = centre(image, self.size, self.resize).permute(1, 2, 0).numpy()
+                pixels[i] = centre(image, self.size, self.resize, self.interpolation).permute(1, 2, 0).numpy()
         return pixels, broken
 
 

@@ -2,19 +2,21 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from overhaul import distill, engine, hub, models, sources
+from overhaul import distill, engine, hub, model_config, models, sources
 from overhaul.data import EvalLoader, Normalize, TrainLoader
 from overhaul.evaluation import evaluate
+from overhaul.messages import choose
 from overhaul.optimisation import make_optimizer
 from overhaul.run import Run
-from overhaul.setups import SETUPS, Net, Setup, choose, get, same_net, teacher_setup
+from overhaul.setups import SETUPS, Net, Setup, get, same_net, teacher_setup
 from overhaul.stream import EvalStream, TrainStream, open_streams
 from overhaul.workers import deaths_explained
 
@@ -24,6 +26,7 @@ class Job:
     """A setup made ready on this process.
 
     setup: as the data and the teacher have resolved it. parts: of a batch, one after the other (gradient accumulation).
+    origin: where the teacher's weights come from, without them.
     """
 
     setup: Setup
@@ -36,6 +39,7 @@ class Job:
     normalize: Normalize
     classes: tuple[str, ...]
     parts: int
+    origin: hub.Weights | None
 
     @property
     def method(self) -> nn.Module:
@@ -62,10 +66,11 @@ def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     train_loader, test_loader = make_loaders(setup, run, num_classes, accelerator)
     classes = train_loader.images.classes
-    setup, teacher = fit_to_classes(setup, len(classes)), None
+    setup, teacher, origin = fit_to_classes(setup, len(classes)), None, None
     if setup.teacher:
+        source = agreed(accelerator, lambda: hub.pinned(setup.teacher.weights))
         with accelerator.main_process_first():
-            setup, teacher = load_teacher(setup)
+            setup, teacher, origin = load_teacher(setup, source)
         teacher.to(accelerator.device, memory_format=torch.channels_last)
     setup = unpublished_if_changed(setup)
     set_seed(run.seed)
@@ -88,6 +93,7 @@ def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
         normalize=Normalize(setup.mean, setup.std, accelerator.device),
         classes=classes,
         parts=run.gradient_accumulation_steps,
+        origin=origin,
     )
 
 
@@ -167,14 +173,20 @@ def fit_to_classes(setup: Setup, num_classes: int) -> Setup:
     return replace(setup, student=fitted(setup.student), teacher=setup.teacher and fitted(setup.teacher))
 
 
-def load_teacher(setup: Setup) -> tuple[Setup, nn.Module]:
-    """The teacher of a setup, ready to teach, and the setup with the net that its weights turned out to be."""
-    weights = hub.fetch(setup.teacher.weights, setup.teacher)
+def agreed(accelerator: Accelerator, find: Callable[[], str]) -> str:
+    """What the main process finds, on all processes."""
+    return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
+
+
+def load_teacher(setup: Setup, source: str) -> tuple[Setup, nn.Module, hub.Weights]:
+    """The setup with the net that its teacher's weights turned out to be, the teacher, ready, and their origin."""
+    weights = hub.fetch(source, setup.teacher)
     wanted, found = setup.student.kwargs["num_classes"], weights.net.kwargs["num_classes"]
     if wanted != found:
         raise ValueError(f"the teacher {weights.source} knows {found} classes and the data have {wanted}")
-    network = hub.build(weights)
-    return replace(setup, teacher=replace(weights.net, weights=setup.teacher.weights)), distill.as_teacher(network)
+    teacher = distill.as_teacher(hub.build(weights))
+    setup = replace(setup, teacher=replace(weights.net, weights=setup.teacher.weights))
+    return setup, teacher, replace(weights, state={})
 
 
 @deaths_explained()
@@ -186,19 +198,13 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
     """
     weights = hub.fetch(source)
     rows = [get(like)] if like else [row for row in SETUPS.values() if row.data == data]
-    test = hub.preprocessing(weights)
-    if test is None:
-        if not rows:
-            raise ValueError(
-                f"{source} does not say how its images are normalised; name a setup of the kind with --setup"
-            )
-        row = rows[0]
-        test = hub.Preprocessing(row.image_size, row.test_resize or row.image_size, row.mean, row.std)
+    test = model_config.preprocessing(weights.config, source) or (rows and model_config.of_row(rows[0]))
+    if not test:
+        raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
     num_classes = weights.net.kwargs["num_classes"]
     in_memory = test.size <= 64
-    (images,) = sources.load(
-        data, test.size, run, num_classes, splits=("test",), resize=test.resize, in_memory=in_memory
-    )
+    how = {"resize": test.resize, "interpolation": test.interpolation, "in_memory": in_memory}
+    (images,) = sources.load(data, test.size, run, num_classes, splits=("test",), **how)
     if len(images.classes) != num_classes:
         raise ValueError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = engine.start(run)

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from overhaul.setups import first_line
+from overhaul.messages import first_line
 
 JPEG = b"\xff\xd8"  # its first bytes
 
@@ -97,16 +97,16 @@ def resized_crop(
     return (resized.flip(3) if mirrored else resized)[0]
 
 
-def centre(image: Tensor, size: int, resize: int | None = None) -> Tensor:
+def centre(image: Tensor, size: int, resize: int | None = None, interpolation: str = "bilinear") -> Tensor:
     """uint8 [3, size, size]: the centre of an image after its short side was resized to `resize` pixels.
 
-    resize is `size` unless named; an image of size x size is then taken as it is.
+    resize is `size` unless named; an image of size x size is then taken as it is. interpolation: bilinear or bicubic.
     """
     if image.shape[1:] == (size, size) and (resize or size) == size:
         return image
-    return transforms.center_crop(shorten(image, resize or size), [size, size])
+    return transforms.center_crop(shorten(image, resize or size, interpolation), [size, size])
 
 
-def shorten(image: Tensor, short_side: int) -> Tensor:
-    """uint8 [3, height, width], the shorter of which has that many pixels; bilinear, with antialiasing."""
-    return transforms.resize(image, [short_side], antialias=True)
+def shorten(image: Tensor, short_side: int, interpolation: str = "bilinear") -> Tensor:
+    """uint8 [3, height, width], the shorter of which has that many pixels; with antialiasing."""
+    return transforms.resize(image, [short_side], transforms.InterpolationMode(interpolation), antialias=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from overhaul.setups import choose
+from overhaul.messages import check_repo, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,9 @@ class Run:
         resume: auto (go on from the last checkpoint of the folder, if any) or never (refuse a folder in use)
         overwrite: with --resume never, delete the run in the folder and start anew
         tracker: tensorboard, wandb or trackio beside the run's own metrics.jsonl
+        push_to_hub: USER/REPO on the Hub that gets the final student
+        push_every: epochs between two pushes of the student so far, in the background
+        push_private: make the repository private, if it is not there yet
     """
 
     output_dir: str | None = None
@@ -53,13 +56,16 @@ class Run:
     resume: str = "auto"
     overwrite: bool = False
     tracker: str | None = None
+    push_to_hub: str | None = None
+    push_every: int | None = None
+    push_private: bool = False
 
     def __post_init__(self) -> None:
         choose("--resume", self.resume, ("auto", "never"))
         choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
         if self.tracker:
             choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))
-        for name in ("shuffle_buffer", "stream_images", "gradient_accumulation_steps"):
+        for name in ("shuffle_buffer", "stream_images", "gradient_accumulation_steps", "push_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}")
@@ -67,6 +73,10 @@ class Run:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"--{name} must be 0 or more, not {value}")
+        if self.push_to_hub is not None:
+            check_repo("--push_to_hub", self.push_to_hub)
+        elif self.push_every or self.push_private:
+            raise ValueError("--push_every and --push_private go with --push_to_hub USER/REPO")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
         if self.overwrite and self.resume == "auto":

@@ -12,9 +12,18 @@ import yaml
 from overhaul.run import Run
 from overhaul.setups import Setup
 
-MAY_CHANGE = ("output_dir", "data_path", "tracker", "workers", "skip_broken")  # between two starts of one run
+MAY_CHANGE = (
+    "output_dir",
+    "data_path",
+    "tracker",
+    "workers",
+    "skip_broken",
+    "push_to_hub",
+    "push_every",
+    "push_private",
+)  # between two starts of one run
 NOT_KEPT = ("resume", "overwrite", "dry_run")  # they say how to start, not what the run is
-OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "config.yaml")
+OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
 
 
 def output_dir(setup: Setup, run: Run) -> Path:
@@ -99,10 +108,18 @@ def write_metrics(folder: Path, metrics: list[dict]) -> None:
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
 
+def write_record(folder: Path, record: dict) -> None:
+    write_text(folder / "overhaul.json", json.dumps(record, indent=2) + "\n")
+
+
 def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     flush(temporary)
     temporary.replace(path)
 

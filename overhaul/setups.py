@@ -1,7 +1,8 @@
 """The paper's settings as rows of data; imports without torch."""
 
-import difflib
 from dataclasses import dataclass, field, replace
+
+from overhaul.messages import choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +109,6 @@ class Setup:
     def drops_before(self, epoch: int) -> int:
         """How many learning rate drops lie behind a run that has finished `epoch` epochs."""
         return sum(epoch >= fraction * self.epochs - 1e-9 for fraction in self.lr_drops)
-
-
-def choose(what: str, name: str, valid) -> str:
-    """`name` if it is valid; else ValueError with the nearest valid name and all of them."""
-    if name in valid:
-        return name
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"{what}: {name!r} is not known{hint}; it is one of {', '.join(valid)}")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's error, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def get(name: str) -> Setup:

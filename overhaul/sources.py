@@ -9,9 +9,9 @@ import torch
 
 from overhaul.columns import find_columns, find_split, read_class_names, read_labels
 from overhaul.images import EncodedImages, Images, report_broken
+from overhaul.messages import choose, first_line
 from overhaul.pixels import centre
 from overhaul.run import Run
-from overhaul.setups import choose, first_line
 
 HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
 NAMES = ("digits", *HUB_IDS)
@@ -25,13 +25,14 @@ def load(
     splits=("train", "test"),
     resize: int | None = None,
     in_memory: bool = True,
+    interpolation: str = "bilinear",
 ) -> list[Images | EncodedImages]:
     """The splits of a data set.
 
     data: digits, cifar10, cifar100, imagenet, the Hub id of a data set or a folder; run.data_path: a local copy of it.
-    num_classes counts only where the data name no classes. image_size, resize: see pixels.centre. in_memory: decode
-    them once to RGB of image_size pixels a side; else they are decoded when they are wanted. Raises ValueError for data
-    that are missing or do not fit.
+    num_classes counts only where the data name no classes. image_size, resize, interpolation: see pixels.centre.
+    in_memory: decode them once to RGB of image_size pixels a side; else they are decoded when they are wanted. Raises
+    ValueError for data that are missing or do not fit.
     """
     if data == "digits" and not run.data_path and in_memory:
         return [digits(image_size, split) for split in splits]
@@ -43,7 +44,7 @@ def load(
         image, label = find_columns(tables[name], run)
         labels, classes = read_labels(tables[name], label, classes, num_classes, name)
         column = image_column(tables[name], image).select_columns(image).with_format("arrow")
-        images = EncodedImages(column, labels, classes, name, image_size, resize)
+        images = EncodedImages(column, labels, classes, name, image_size, resize, interpolation, revision(tables[name]))
         loaded.append(decode_all(images, run.skip_broken) if in_memory else images)
     return loaded
 
@@ -103,6 +104,12 @@ def advice(source: str, local: bool, error: Exception) -> str:
     return f" from the Hub ({reason}); a local copy is taken with --data_path DIR"
 
 
+def revision(table) -> str | None:
+    """The commit of a data set of the Hub, by which datasets calls its folder in the cache."""
+    found = (re.search(r"[/\\]([0-9a-f]{40})[/\\]", file["filename"]) for file in table.cache_files)
+    return next((each[1] for each in found if each), None)
+
+
 def image_column(table, column: str):
     """The table, or stream, with the images of a column as encoded bytes or paths."""
     import datasets
@@ -127,4 +134,4 @@ def decode_all(images: EncodedImages, skip_broken: int) -> Images:
     if not len(whole):
         raise ValueError(f"all images of the {images.split} split are broken")
     pixels = pixels[whole] if all_broken else pixels
-    return Images(pixels, images.labels[whole], images.classes, tuple(all_broken.values()))
+    return Images(pixels, images.labels[whole], images.classes, tuple(all_broken.values()), images.revision)

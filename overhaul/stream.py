@@ -36,6 +36,8 @@ class Stream:
     split: str
     n: int | None
 
+    revision = None  # datasets does not say which commit a stream reads
+
     def __len__(self) -> int:
         return self.n
 

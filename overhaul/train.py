@@ -12,6 +12,8 @@ from overhaul.meter import Meter
 from overhaul.optimisation import begin_epoch, training_step
 from overhaul.plan import Pace, plan_lines
 from overhaul.progress import Progress, epoch_line, result_lines
+from overhaul.publish import Publisher
+from overhaul.record import make_record
 from overhaul.run import Run
 from overhaul.setups import Setup
 from overhaul.stream import TrainStream
@@ -53,9 +55,11 @@ def train(setup: Setup, run: Run) -> Result:
     if run.dry_run:
         return rehearse(job, folder)
     engine.open_folder(accelerator, folder, setup, run)
-    state = engine.resume(accelerator, folder, job.train_loader.images.fingerprint)
+    publisher = Publisher(run, folder, accelerator.is_main_process)
+    teacher = job.origin and job.origin.sha256
+    state = engine.resume(accelerator, folder, job.train_loader.images.fingerprint, teacher)
     progress = Progress(accelerator.is_main_process, (setup.epochs - state.epoch) * len(job.train_loader))
-    introduce(job, state, folder, progress)
+    introduce(job, run, state, folder, progress)
     pace = Pace(job, setup.epochs - state.epoch)
     for epoch in range(state.epoch, setup.epochs):
         trained = train_epoch(job, epoch, progress, folder, pace)
@@ -66,11 +70,14 @@ def train(setup: Setup, run: Run) -> Result:
         tested = job.evaluate(job.student)
         state.metrics.append({"epoch": epoch + 1, **trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
         keep(job, state, folder)
+        publisher.after_epoch(job, epoch + 1)
         progress.say(epoch_line(state.metrics[-1], setup, progress.left))
     save_student(job, folder / "final")
     accelerator.end_training()
     result = Result(folder, state.metrics, state.teacher_top1)
     progress.say(result_lines(setup, run.seed, result.final, result.best, folder))
+    if address := publisher.finish():
+        progress.say(f"pushed: {address}")
     return result
 
 
@@ -85,8 +92,8 @@ def rehearse(job: Job, folder: Path) -> Result:
     return Result(folder, [], None)
 
 
-def introduce(job: Job, state: engine.State, folder: Path, progress: Progress) -> None:
-    """Say what is about to run; measure the teacher, which every later epoch stands on."""
+def introduce(job: Job, run: Run, state: engine.State, folder: Path, progress: Progress) -> None:
+    """Say what is about to run; measure the teacher, which every later epoch stands on; write the run's record."""
     setup = job.setup
     progress.say(opening(job, folder) + "\n" + plan_lines(job))
     if job.teacher is not None:
@@ -94,6 +101,8 @@ def introduce(job: Job, state: engine.State, folder: Path, progress: Progress) -
             state.teacher_top1 = job.evaluate(job.teacher)["top1"]
             job.teacher.train()
         progress.say(f"teacher {setup.teacher.weights}: test top-1 {state.teacher_top1:.2f} %")
+    if job.accelerator.is_main_process:
+        run_folder.write_record(folder, make_record(job, run, state))
     if state.epoch:
         progress.say(f"resumed after epoch {state.epoch}")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from overhaul.images import Broken
-from overhaul.setups import first_line
+from overhaul.messages import first_line
 
 
 class Shared(Dataset):

@@ -14,7 +14,7 @@ from hub_server import COMMIT, LocalHub
 from safetensors.torch import load_file, save_file
 
 import overhaul as package
-from overhaul import hub, models
+from overhaul import hub, model_config, models
 from overhaul.setups import SETUPS, Net
 
 
@@ -59,8 +59,8 @@ def test_odd_configurations(tmp_path, overhaul, entry, value, words):
 
 def test_test_images_are_resized_and_cropped_as_the_folder_says(tmp_path):
     hub.save(tmp_path, models.create(SETUPS["imagenet_b"].student), SETUPS["imagenet_b"], ["x"] * 1000)
-    found = hub.preprocessing(hub.fetch(str(tmp_path)))
-    assert (found.size, found.resize) == (224, 256)
+    found = model_config.preprocessing(hub.fetch(str(tmp_path)).config, "it")
+    assert (found.size, found.resize, found.interpolation) == (224, 256, "bilinear")
     assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["crop_pct"] == 0.875
 
 
@@ -188,8 +188,8 @@ def test_the_hub(tmp_path, network):
     assert answers["timm/resnet18.tv_in1k"] == ["resnet depth=18 num_classes=1000", COMMIT]
     assert answers["me/digits@v9"].endswith("it has no revision v9")
     assert "gated" in answers["me/gated"] and "lacks config.json" in answers["me/empty"]
-    assert "there is no such file, folder or repository" in answers["me/missing"]
+    assert "there is no such repository, or it is private" in answers["me/missing"]
     assert all(f"/resolve/{COMMIT}/" in path for path in weights_requests), "weights must come from the config's commit"
     offline = ask(local.endpoint, tmp_path / "cache", "me/digits", "me/other", offline="1")
     assert offline["me/digits"] == answers["me/digits"]
-    assert "the Hub cannot be reached" in offline["me/other"]
+    assert "it is not in the cache, and HF_HUB_OFFLINE" in offline["me/other"]

@@ -10,13 +10,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "overhaul"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
+    ["messages"],
     ["setups"],
-    ["run", "models", "pixels"],
+    ["run", "models", "pixels", "remote"],
     ["distill", "tables", "images", "columns", "meter", "evaluation", "checkpoint_file", "run_folder"],
+    ["model_config", "curves"],
     ["sources", "augmentation", "workers", "hub", "engine", "optimisation", "progress"],
-    ["data", "stream", "prepare"],
+    ["data", "stream", "prepare", "card", "timm_models"],
     ["job", "bench"],
-    ["plan"],
+    ["plan", "record", "publish", "predict", "export"],
     ["train"],
     ["demo", "arguments"],
     ["cli"],

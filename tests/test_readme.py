@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from hub_client import Client
+from hub_server import COMMIT, TOKEN, LocalHub
 from PIL import Image
 
 from overhaul import hub, models
@@ -20,6 +23,7 @@ from overhaul.setups import SETUPS
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+SMALL = ["--batch_size", "8", "--epochs", "1"]
 EXAMPLES = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
 
 
@@ -33,8 +37,7 @@ def place(tmp_path_factory) -> Path:
         torch.save({"model": teacher.state_dict()}, place / name)
     for folder in ("my_teacher", "runs/cifar_teacher_wrn-original-seed0/final"):
         hub.save(place / folder, teacher, SETUPS["cifar_teacher_wrn"], classes)
-    student = models.create(SETUPS["cifar_c"].student)
-    hub.save(place / "runs" / "cifar_c-overhaul-seed0" / "final", student, SETUPS["cifar_c"], classes)
+    hub.save(place / "hub" / "USER" / "TEACHER", teacher, SETUPS["cifar_teacher_wrn"], classes)
     draw = np.random.default_rng(0)
     images = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     features = datasets.Features({"img": datasets.Image(), "fine_label": datasets.ClassLabel(names=classes)})
@@ -43,7 +46,11 @@ def place(tmp_path_factory) -> Path:
         (place / folder).mkdir()
         for name in ("train", "test"):
             split.to_parquet(place / folder / f"{name}.parquet")
+    images[0].save(place / "image.jpg")
     add_imagenet(place, draw)
+    train = ["train", "--setup", "cifar_c", "--teacher", "my_teacher", *SMALL, "--data_path", "my_images"]
+    subprocess.run([sys.executable, "-m", "overhaul", *train], cwd=place, check=True)
+    shutil.copytree(place / "runs" / "cifar_c-overhaul-seed0" / "final", place / "hub" / "USER" / "STUDENT")
     return place
 
 
@@ -70,21 +77,31 @@ def small(command: str) -> list[str]:
         command = command.replace("imagenet_a", "imagenet_b") + " --teacher resnet50.pt"
     if " bench " in command:
         command += " --seconds 1"
-    elif " setups" not in command and "--data_path" not in command:
+    elif re.search(r"train|evaluate", command) and "--data_path" not in command:
         command += " --data_path my_images"
     if "--setup" in command:
         name = re.sub(r"\W+", "-", command)[-60:]
-        command += f" --batch_size 8 --epochs 1 --output_dir out/{name}"
+        command += f" {' '.join(SMALL)} --output_dir out/{name}"
     return shlex.split(command)
 
 
+@pytest.fixture(scope="module")
+def client(place):
+    """Runs what needs the Hub, with one on loopback whose user is USER."""
+    with LocalHub(place / "hub", tokens={TOKEN: "USER"}) as hub:
+        hub.repositories.find("USER/TEACHER").tags["REVISION"] = COMMIT
+        yield Client(hub, place / "home", folder=place)
+
+
 @pytest.fixture
-def run(place, overhaul, monkeypatch):
+def run(place, overhaul, client, monkeypatch):
     """run(command): a small form of it, `overhaul` in this process and `accelerate` in others."""
     monkeypatch.chdir(place)
 
     def run(command: str) -> SimpleNamespace:
         program, *arguments = small(command)
+        if "USER/" in command:
+            return client(arguments)[0]
         if program == "overhaul":
             return overhaul(*arguments)
         assert program == "accelerate"
@@ -96,18 +113,21 @@ def run(place, overhaul, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("bash ")])
-def test_commands(run, command):
+def test_commands(run, client, command):
     result = run(command)
-    if "USER/REPO" in command:
-        assert result.status == 2 and "USER/REPO cannot be loaded" in result.err, result.err
-        return
     assert result.status == 0, result.err
+    if "push" in command:
+        assert "pushed: http" in result.out
     if "--dry_run" in command:
         assert "dry run" in result.out
     elif "train" in command.split()[1:3] or "accelerate" in command:
         assert "final student: out/" in result.out
     elif "evaluate" in command:
         assert f"of {4 if 'imagenet' in command else 16} images" in result.out
+    elif "pull" in command or "export" in command:
+        assert (client.folder / ("my_student" if "pull" in command else "student.onnx")).exists()
+    elif "predict" in command:
+        assert result.out.count(" %") == 5
     elif "prepare" in command:
         assert "8 train and 4 validation images" in result.out
 
@@ -117,11 +137,10 @@ def test_the_two_first_commands_are_the_scripts_that_ci_and_users_run():
     assert "exec bash launch/test.sh\n" in (REPOSITORY / ".ci" / "run").read_text()
 
 
-def test_python_examples(place):
-    """Run as they stand, with the Hub's id replaced by a folder and random images."""
+def test_python_examples(client):
+    """Run as they stand, on random images."""
     script = "import torch\nimages = torch.randn(2, 3, 32, 32)\n" + EXAMPLES + "\ndistill_loss.backward()\n"
-    script = script.replace('"USER/REPO", revision="v1"', '"my_teacher"')
-    subprocess.run([sys.executable, "-c", script], cwd=place, check=True)
+    client.python("-c", script + 'assert len(classify("image.jpg")) == 5\n')
 
 
 def test_every_file_that_the_readme_names_exists():

@@ -73,7 +73,8 @@ def finished_output(finished_and_said):
 
 def test_a_run_leaves_configuration_metrics_checkpoints_and_students(finished):
     folder = finished.folder
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints", "final", "best"}
+    files = {"config.yaml", "metrics.jsonl", "overhaul.json", "checkpoints", "final", "best"}
+    assert {path.name for path in folder.iterdir()} == files
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002"]
     for student in ("final", "best"):
         assert {path.name for path in (folder / student).iterdir()} == {"config.json", "model.safetensors"}

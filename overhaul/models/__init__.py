@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,9 @@ from overhaul.setups import Net
 
 FAMILIES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "backbone"))
 
-__all__ = ["FAMILIES", "Backbone", "Stages", "create", "identify"]
+LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
+
+__all__ = ["FAMILIES", "Backbone", "Stages", "check", "create", "identify"]
 
 
 def family(name: str) -> type[Backbone]:
@@ -21,24 +24,32 @@ def family(name: str) -> type[Backbone]:
     return importlib.import_module(f"{__name__}.{name}").Network
 
 
+def check(net: Net) -> None:
+    """ValueError for an unknown family, arguments that it does not take, and sizes that no network has."""
+    signature = inspect.signature(family(net.family))
+    try:
+        signature.bind(**net.kwargs)
+    except TypeError as error:
+        raise ValueError(f"{net.family} takes {', '.join(signature.parameters)}: {error}") from None
+    for name, value in net.kwargs.items():
+        wanted = signature.parameters[name].annotation
+        if type(value) is not wanted or value < (name == "num_classes"):
+            kind = "switch" if wanted is bool else "whole number"
+            raise ValueError(f"{net.family}: {name} must be a {kind}, not {str(value)[:80]!r}")
+        if value > LARGEST.get(name, 10_000):
+            raise ValueError(f"{net.family}: {name} must be at most {LARGEST.get(name, 10_000)}")
+
+
 def create(net: Net | str, **kwargs) -> Backbone:
     """A network with fresh weights, from a setups.Net or from a family name and its arguments.
 
     Raises ValueError for an unknown family, arguments the family does not take, or sizes it cannot have.
     """
-    if isinstance(net, Net):
-        net, kwargs = net.family, {**net.kwargs, **kwargs}
-    network = family(net)
-    signature = inspect.signature(network)
-    try:
-        signature.bind(**kwargs)
-    except TypeError as error:
-        raise ValueError(f"{net} takes {', '.join(signature.parameters)}: {error}") from None
-    for name, value in kwargs.items():
-        wanted = signature.parameters[name].annotation
-        if type(value) is not wanted or value < 0 or (name == "num_classes" and value < 1):
-            raise ValueError(f"{net}: {name} must be a {'switch' if wanted is bool else 'whole number'}, not {value!r}")
-    return network(**kwargs)
+    if isinstance(net, str):
+        net = Net(family=net)
+    net = replace(net, kwargs={**net.kwargs, **kwargs})
+    check(net)
+    return family(net.family)(**net.kwargs)
 
 
 def identify(state: Mapping) -> Net | None:
