@@ -93,13 +93,20 @@ def from_folder(folder: Path) -> Weights:
     for candidate in (folder, folder / "final"):
         if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
             config, file = model_config.read(candidate / "config.json"), candidate / "model.safetensors"
-            return Weights(model_config.to_net(config), read_weights(file), config, str(folder), file)
+            return Weights(net_of(config, str(folder)), read_weights(file), config, str(folder), file)
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
         if (folder / "config.yaml").exists()
         else "it is neither a student nor a run"
     )
     raise ValueError(f"{folder} holds no config.json and model.safetensors, nor does its final/: {unfinished}")
+
+
+def net_of(config: dict, source: str) -> Net:
+    try:
+        return model_config.to_net(config)
+    except ValueError as error:
+        raise ValueError(f"{source} cannot be loaded: {error}") from None
 
 
 def from_file(path: Path, net: Net | None) -> Weights:
@@ -130,7 +137,7 @@ def from_hub(repo: str, revision: str | None) -> Weights:
     """Config and weights of a Hub repository, both at the one commit that the revision resolves to."""
     file = remote.download(repo, "config.json", revision)
     config, commit = model_config.read(file), file.parent.name
-    net = model_config.to_net(config)
+    net = net_of(config, repo)
     try:
         file = remote.download(repo, "model.safetensors", commit, largest=2 * size_of(net) + 2**20)
     except remote.Missing as missing:
@@ -207,7 +214,9 @@ def check_fit(weights: Weights) -> None:
         for name in expected
         if name in found and found[name].shape != expected[name].shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    whole = [name for name in found if name in expected and expected[name].is_floating_point()]
+    odd = [name for name in whole if not found[name].is_floating_point() or not found[name].isfinite().all()]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen), ("not finite numbers", odd))
     faults = [f"{len(names)} {kind} ({names[0]})" for kind, names in kinds if names]
     if faults:
         looks_like = models.identify(found) or "none of our families"

@@ -30,7 +30,10 @@ def push(folder: str | Path, repo: str, private: bool = False, best: bool = Fals
         so_far = "" if best else "; it has not finished: --best takes its best student so far"
         raise ValueError(f"{folder} has no {which} student{so_far}")
     with tempfile.TemporaryDirectory() as made:
-        line = make_repository(folder, folder / which, Path(made), repo, which)
+        try:
+            line = make_repository(folder, folder / which, Path(made), repo, which)
+        except OSError as error:
+            raise ValueError(f"what is pushed cannot be put together: {error}") from None
         top1 = f"{line['test_top1']:.2f}"
         message = f"{which.capitalize()} student, epoch {line['epoch']}: test top-1 {top1} %"
         return remote.push(Path(made), repo, private, message, tag=f"top1-{top1}")
@@ -80,11 +83,15 @@ class Publisher:
         if self.thread and self.thread.is_alive():
             tell(f"the last push to {self.repo} still goes on; epoch {epoch} is left out")
             return
-        made = tempfile.TemporaryDirectory()
-        student, target = Path(made.name, "student"), Path(made.name, "repository")
-        hub.save(student, job.student, job.setup, job.classes)
-        target.mkdir()
-        line = make_repository(self.folder, student, target, self.repo, "final")
+        try:
+            made = tempfile.TemporaryDirectory()
+            student, target = Path(made.name, "student"), Path(made.name, "repository")
+            hub.save(student, job.student, job.setup, job.classes)
+            target.mkdir()
+            line = make_repository(self.folder, student, target, self.repo, "final")
+        except OSError as error:
+            tell(f"epoch {epoch} could not be put together for {self.repo} ({error}); training goes on")
+            return
         message = f"Epoch {epoch} of {job.setup.epochs}: test top-1 {line['test_top1']:.2f} %"
         self.thread = threading.Thread(target=self.attempt, args=(made, target, message), daemon=True)
         self.thread.start()

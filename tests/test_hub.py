@@ -193,3 +193,11 @@ def test_the_hub(tmp_path, network):
     offline = ask(local.endpoint, tmp_path / "cache", "me/digits", "me/other", offline="1")
     assert offline["me/digits"] == answers["me/digits"]
     assert "it is not in the cache, and HF_HUB_OFFLINE" in offline["me/other"]
+
+
+@pytest.mark.parametrize("change", [lambda value: value * float("nan"), lambda value: value.int()])
+def test_weights_that_are_no_finite_numbers(tmp_path, network, change):
+    state = {name: change(value) if name == "fc.weight" else value for name, value in network.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"1 not finite numbers \(fc.weight\)"):
+        hub.load(str(tmp_path / "model.safetensors"))
