@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from overhaul.messages import choose, printable, without_tokens
+from overhaul.preemption import STATUS, Preempted, leave, listening, stop
 
 COMMANDS = {
     "train": "train a setup: distil a student, train it alone, or train a teacher",
@@ -36,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
         message = printable(without_tokens(str(error)))
         print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {message}", file=sys.stderr)
         return 2
+    except Preempted as told:
+        leave()
+        if rank() == 0:
+            print(f"overhaul: {told}", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         print(f"overhaul: interrupted{how_to_go_on(argv)}", file=sys.stderr)
         return 130
@@ -47,7 +53,7 @@ def how_to_go_on(argv: list[str]) -> str:
     if argv[0] not in ("train", "demo"):
         return ""
     anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
-    return f"; the same command{anew} goes on after the last finished epoch"
+    return f"; the same command{anew} goes on from the last checkpoint"
 
 
 def rank() -> int:
@@ -78,9 +84,10 @@ def train(argv: list[str]) -> int:
     from overhaul.arguments import parse_training
 
     setup, run = parse_training(argv)
-    from overhaul.train import train
+    with listening(stop):  # importing takes seconds, a last push takes minutes
+        from overhaul.train import train
 
-    train(setup, run)
+        train(setup, run)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Batches of an image set: order and augmentation as functions of (seed, epoch, sample index)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -63,8 +63,11 @@ class TrainLoader:
     def __len__(self) -> int:
         return len(self.images) // self.setup.batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order and the augmentation of every sample for that epoch."""
+    def set_epoch(self, epoch: int, step: int = 0, broken: Iterable[str] = ()) -> None:
+        """Draw the order and the augmentation of every sample for that epoch.
+
+        step: how many of its steps are done already; broken: the images that were found broken in them.
+        """
         n, setup = len(self.images), self.setup
         draw = np.random.default_rng([self.seed, epoch])
         self.order = draw.permutation(n)
@@ -72,7 +75,7 @@ class TrainLoader:
         if setup.mixup:
             self.partner = draw.permutation(n)
             self.share = draw.beta(setup.mixup, setup.mixup, n).astype(np.float32)
-        self.broken = set()
+        self.step, self.broken = step, set(map(Broken, broken))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for pixels, labels, broken in load_batches(self.batches, self.drawn(), self.workers):
@@ -80,9 +83,9 @@ class TrainLoader:
             yield pixels.permute(0, 3, 1, 2), labels
 
     def drawn(self) -> list[tuple]:
-        """What TrainBatches needs for each batch of this process."""
+        """What TrainBatches needs for each batch of this process that is still to come."""
         share, items = self.setup.batch_size // self.world, []
-        for step in range(len(self)):
+        for step in range(self.step, len(self)):
             start = step * self.setup.batch_size + self.rank * share
             rows = self.order[start : start + share]
             mixing = (self.of(self.partner[rows]), self.share[rows]) if self.setup.mixup else None

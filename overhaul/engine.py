@@ -1,8 +1,9 @@
-"""The only place that configures Accelerate, and the keeper of a run's state: checkpoints and resuming."""
+"""The only place that configures Accelerate: processes, precision, trackers, and what processes tell one another."""
 
 import os
-import shutil
-from dataclasses import asdict, dataclass, field, fields
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,51 +12,26 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, ProjectConfiguration, broadcast
-from torch import nn
+from accelerate.utils import DistributedType, ProjectConfiguration, broadcast, broadcast_object_list
+from torch import distributed, nn
 
 from overhaul import run_folder
-from overhaul.messages import first_line
 from overhaul.run import Run
 from overhaul.setups import Setup
 
-KEPT = 2  # checkpoints
-
-
-@dataclass
-class State:
-    """What a run must remember beside weights and momentum, as plain values.
-
-    metrics: the lines of metrics.jsonl, one a finished epoch. teacher_top1: percent. data: what the images are.
-    teacher: the SHA-256 of its weights' file.
-    """
-
-    metrics: list[dict] = field(default_factory=list)
-    teacher_top1: float | None = None
-    data: str | None = None
-    teacher: str | None = None
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are finished."""
-        return len(self.metrics)
-
-    @property
-    def newest_is_best(self) -> bool:
-        return self.metrics[-1]["test_top1"] > max((line["test_top1"] for line in self.metrics[:-1]), default=-1)
-
-    def state_dict(self) -> dict:
-        return asdict(self)
-
-    def load_state_dict(self, state: dict) -> None:
-        for name in (each.name for each in fields(self)):
-            setattr(self, name, state[name])
+START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
+GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL
+SILENT = ("Timed out waiting", "Socket Timeout", "timed out after", "Watchdog caught collective operation timeout")
 
 
 def start(run: Run, folder: Path | None = None) -> Accelerator:
     """The Accelerator of a run; ValueError for a launch, a precision or a tracker that cannot work."""
     if run.tracker and not find_spec(run.tracker):
         raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
@@ -68,9 +44,10 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
                 gradient_as_bucket_view=True,
                 static_graph=run.gradient_accumulation_steps == 1,  # a step without synchronising is another graph
             ),
-            InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # the main process may be downloading
+            InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
         ],
     )
+    limit_waiting(accelerator, START_UP)
     world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", 1))
     if launched != world:
         raise ValueError(
@@ -82,6 +59,21 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
     return accelerator
+
+
+def restarts() -> int:
+    """How often torchrun or accelerate launch has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
+    """Where restarted processes find one another: not under the addresses of the dead, which Accelerate's launcher
+    leaves in its store (with --rdzv_backend static, its default)."""
+    store, rank, world = next(distributed.rendezvous("env://", timeout=timeout))
+    yield distributed.PrefixStore(f"restart-{restarts()}", store), rank, world
+
+
+distributed.register_rendezvous_handler("restarted", meet_again)
 
 
 def describe_devices(accelerator: Accelerator) -> str:
@@ -102,72 +94,66 @@ def sync_buffers(model: nn.Module) -> None:
         buffer.copy_(broadcast(buffer))
 
 
-def open_folder(accelerator: Accelerator, folder: Path, setup: Setup, run: Run) -> None:
-    """Write the resolved configuration and start the tracker; ValueError if the folder's run has another one."""
+def agreed(accelerator: Accelerator, find: Callable[[], object]) -> object:
+    """What the main process finds, on all processes."""
+    return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
+
+
+def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:
+    """From now on end a run whose processes wait for one another longer than that."""
+    if accelerator.num_processes > 1:
+        limit = getattr(distributed, "set_timeout", None) or distributed.distributed_c10d._set_pg_timeout
+        limit(time)
+
+
+@contextmanager
+def losses_explained(timeout_minutes: float) -> Iterator[None]:
+    """One line for a process that is gone or does not answer, which the others see in their next exchange."""
+    try:
+        yield
+    except RuntimeError as error:
+        silent, gone = (any(words in str(error) for words in kind) for kind in (SILENT, GONE))
+        if not (silent or gone or isinstance(error, distributed.DistError)):
+            raise
+        fate = f"has not answered for {timeout_minutes:g} minutes (--timeout_minutes)" if silent else "has ended"
+        raise ValueError(
+            f"another process of this run {fate}; look for its own message, or for a lack of memory; the same command "
+            f"goes on from the last checkpoint"
+        ) from None
+
+
+def open_folder(accelerator: Accelerator, claim: run_folder.Claim, setup: Setup, run: Run) -> dict:
+    """Make the folder ours and return the resolved configuration; ValueError if the folder's run has another one."""
+    folder = claim.folder
     config, file = run_folder.resolved(setup, run, accelerator.mixed_precision), folder / "config.yaml"
     if file.exists() and not run.overwrite:
-        run_folder.compare(config, run_folder.read_config(file), folder)
+        run_folder.compare(config, run_folder.read_config(file), folder, ("epochs",) if run.resume_with else ())
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if run.overwrite:
-            run_folder.remove_run(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            run_folder.write_text(file, yaml.safe_dump(config, sort_keys=False))
+            claim.lock()
+            if run.overwrite:
+                run_folder.remove_run(folder)
         except OSError as error:
             raise ValueError(f"{folder} cannot be written to ({error}); name another with --output_dir") from None
     accelerator.wait_for_everyone()
+    return config
+
+
+def begin(accelerator: Accelerator, folder: Path, config: dict, run: Run, epoch: int, tracker_id: str) -> None:
+    """Write the configuration and start the tracker, which goes on after the finished epochs."""
+    if accelerator.is_main_process:
+        try:
+            run_folder.write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be written to ({error}); name another with --output_dir") from None
     if run.tracker:
         values = run_folder.flatten(config).items()
         plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}
-        named = {} if run.tracker == "tensorboard" else {run.tracker: {"name": folder.name}}
-        accelerator.init_trackers("overhaul", config=plain, init_kwargs=named)
-
-
-def resume(accelerator: Accelerator, folder: Path, data: str, teacher: str | None) -> State:
-    """The state after the folder's newest checkpoint, with all that it holds loaded; a fresh state without one.
-
-    data: what the images are now (see images.Labelled); teacher: the SHA-256 of its weights' file; ValueError where
-    the run began with others.
-    """
-    state = State(data=data, teacher=teacher)
-    accelerator.register_for_checkpointing(state)
-    found = run_folder.complete_checkpoints(folder)
-    if found:
-        try:
-            accelerator.load_state(str(found[-1]))
-        except Exception as error:  # a broken file may raise anything
-            then = "go on from the one before" if len(found) > 1 else "start anew"
-            raise ValueError(f"{found[-1]} is broken ({first_line(error)}); remove it to {then}") from None
-        check_same(folder, "on other data", state.data, data)
-        check_same(folder, "under another teacher, told in overhaul.json", state.teacher, teacher)
-        if accelerator.is_main_process:
-            run_folder.write_metrics(folder, state.metrics)
-    return state
-
-
-def check_same(folder: Path, what: str, before: str | None, now: str | None) -> None:
-    if before != now:
-        raise ValueError(
-            f"{folder} was trained {what} ({before} there, {now} here); name another folder with --output_dir, or "
-            f"replace the run with --resume never --overwrite"
-        )
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, state: State) -> None:
-    """Add a checkpoint, which appears whole or not at all, and delete all but the newest ones."""
-    checkpoints = folder / "checkpoints"
-    unfinished, target = checkpoints / "unfinished", checkpoints / f"epoch-{state.epoch:04d}"
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for path in (*unfinished.iterdir(), unfinished):
-            run_folder.flush(path)
-        unfinished.rename(target)
-        run_folder.flush(checkpoints)
-        for old in run_folder.complete_checkpoints(folder)[:-KEPT]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+        goes_on = {
+            "tensorboard": {"purge_step": epoch + 1},
+            "wandb": {"name": folder.name, "id": tracker_id, "resume": "allow"},
+            "trackio": {"name": folder.name, "resume": "allow"},
+        }
+        accelerator.init_trackers("overhaul", config=plain, init_kwargs={run.tracker: goes_on[run.tracker]})

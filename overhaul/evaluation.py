@@ -5,16 +5,17 @@ from torch import nn
 
 
 @torch.inference_mode()
-def evaluate(net: nn.Module, loader, normalize, accelerator) -> dict[str, float | int]:
+def evaluate(net: nn.Module, loader, normalize, accelerator, rounds=iter) -> dict[str, float | int]:
     """Accuracies in percent and the number of images: {"top1", "top5", "images"}.
 
     net: unwrapped, put into eval mode and left there. loader: this process's share of the test images; one with the
     label -1 was broken and is left out. Each image counts once: the counts are summed over the processes and, with the
-    broken ones, must make up the whole set, loader.expected (None where nobody knows).
+    broken ones, must make up the whole set, loader.expected (None where nobody knows). rounds: gives the loader's
+    batches on, and may stop between two of them.
     """
     net.eval()
     counts = torch.zeros(4, dtype=torch.int64, device=accelerator.device)
-    for images, labels in loader:
+    for images, labels in rounds(loader):
         with accelerator.autocast():
             logits = net(normalize(images))
         labels = labels.to(logits.device, non_blocking=True)

@@ -17,7 +17,7 @@ from overhaul import model_config, models, remote
 from overhaul.checkpoint_file import read_weights, sha256
 from overhaul.messages import check_repo
 from overhaul.models.backbone import Backbone
-from overhaul.run_folder import write_bytes, write_text
+from overhaul.run_folder import write_folder
 from overhaul.setups import Net, Setup
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
@@ -225,10 +225,13 @@ def check_fit(weights: Weights) -> None:
         )
 
 
-def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) -> None:
-    """The student's folder: config.json and model.safetensors (fp32, contiguous), each replaced in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
+def student_files(network: Backbone, setup: Setup, classes: Sequence[str]) -> dict[str, bytes]:
+    """The files of a student's folder: config.json and model.safetensors (fp32, contiguous)."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(folder / "model.safetensors", safetensors.torch.save(state, {"format": "pt"}))
-    config = model_config.of_student(setup, classes)
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    config = json.dumps(model_config.of_student(setup, classes), indent=2) + "\n"
+    return {"model.safetensors": safetensors.torch.save(state, {"format": "pt"}), "config.json": config.encode()}
+
+
+def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) -> None:
+    """Write a student's folder, each file replaced in one step."""
+    write_folder(folder, student_files(network, setup, classes))

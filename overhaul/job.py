@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import distill, engine, hub, model_config, models, sources
@@ -50,9 +50,12 @@ class Job:
     def student(self) -> nn.Module:
         return self.method.student
 
-    def evaluate(self, net: nn.Module) -> dict:
-        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
-        return evaluate(net, self.test_loader, self.normalize, self.accelerator)
+    def evaluate(self, net: nn.Module, rounds: Callable[[Iterable], Iterable] = iter) -> dict:
+        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode.
+
+        rounds: see evaluation.evaluate.
+        """
+        return evaluate(net, self.test_loader, self.normalize, self.accelerator, rounds)
 
 
 def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
@@ -68,7 +71,7 @@ def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
     classes = train_loader.images.classes
     setup, teacher, origin = fit_to_classes(setup, len(classes)), None, None
     if setup.teacher:
-        source = agreed(accelerator, lambda: hub.pinned(setup.teacher.weights))
+        source = engine.agreed(accelerator, lambda: hub.pinned(setup.teacher.weights))
         with accelerator.main_process_first():
             setup, teacher, origin = load_teacher(setup, source)
         teacher.to(accelerator.device, memory_format=torch.channels_last)
@@ -171,11 +174,6 @@ def fit_to_classes(setup: Setup, num_classes: int) -> Setup:
         return replace(net, kwargs={**net.kwargs, "num_classes": num_classes})
 
     return replace(setup, student=fitted(setup.student), teacher=setup.teacher and fitted(setup.teacher))
-
-
-def agreed(accelerator: Accelerator, find: Callable[[], str]) -> str:
-    """What the main process finds, on all processes."""
-    return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
 
 
 def load_teacher(setup: Setup, source: str) -> tuple[Setup, nn.Module, hub.Weights]:

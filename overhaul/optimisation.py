@@ -20,16 +20,16 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
     )
 
 
-def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int) -> float:
+def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step: int = 0) -> float:
     """Set and return the learning rate after `epoch` finished epochs.
 
-    Where it drops and the setup says so, momentum restarts from zero.
+    Where it drops and the setup says so, momentum restarts from zero, unless the epoch goes on after some of its steps.
     """
     drops = setup.drops_before(epoch)
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:
         group["lr"] = lr
-    if setup.restart_momentum and epoch > 0 and drops > setup.drops_before(epoch - 1):
+    if setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1):
         optimizer.state.clear()
     return lr
 

@@ -50,22 +50,22 @@ def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
 class Pace:
     """The peak memory of the first step and the images a second after warm-up.
 
-    The caller reads a value from the device at each of `looks`, so that its clock and the device's agree. epochs: those
-    still to be trained.
+    The caller reads a value from the device at each of `looks`, steps of the running epoch, so that its clock and the
+    device's agree. steps: those still to be trained; first: those of the epoch that are done.
     """
 
-    def __init__(self, job: Job, epochs: int) -> None:
-        self.job, self.steps = job, epochs * len(job.train_loader)
-        last = min(MEASURED, len(job.train_loader))
-        self.looks = {1, min(WARM_UP, last - 1), last} - {0}
-        self.started, self.memory = (0, time.monotonic()), 0
+    def __init__(self, job: Job, steps: int, first: int = 0) -> None:
+        self.job, self.steps, self.first = job, steps, first
+        last = min(MEASURED, len(job.train_loader) - first)
+        self.looks = {first + each for each in (1, min(WARM_UP, last - 1), last) if each > 0}
+        self.started, self.memory = (first, time.monotonic()), 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def look(self, step: int) -> str | None:
         """To be called after the steps in `looks`; after the last of them, what to say."""
         now = (step, time.monotonic())
-        if step == 1:
+        if step == self.first + 1:
             self.memory = peak_memory()
         if step < max(self.looks):
             self.started = now

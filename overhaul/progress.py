@@ -24,9 +24,10 @@ class Progress:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
-    def open_epoch(self, title: str, steps: int) -> None:
+    def open_epoch(self, title: str, steps: int, done: int = 0) -> None:
         quiet = not (self.main and sys.stderr.isatty())
-        self.bar = tqdm(total=steps, desc=title, unit="step", leave=False, disable=quiet, dynamic_ncols=True)
+        how = {"unit": "step", "leave": False, "disable": quiet, "dynamic_ncols": True}
+        self.bar = tqdm(total=steps, initial=done, desc=title, **how)
 
     def step(self) -> None:
         self.done += 1

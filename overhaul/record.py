@@ -6,10 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from overhaul import sources
-from overhaul.engine import State, describe_devices
+from overhaul.engine import describe_devices
 from overhaul.job import Job
 from overhaul.run import Run
 from overhaul.setups import Net
+from overhaul.state import State
 from overhaul.tables import parameters
 
 PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
@@ -37,6 +38,7 @@ def make_record(job: Job, run: Run, state: State) -> dict:
         "student": describe(setup.student),
         "data": describe_data(job, run),
         "recipe": recipe,
+        "changes_of_length": state.lengths,
         "run": how,
         "published": setup.published and asdict(setup.published),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

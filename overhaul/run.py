@@ -1,8 +1,12 @@
 """Where and how a setup is trained, apart from what is trained; imports without torch."""
 
+import re
 from dataclasses import dataclass
 
 from overhaul.messages import check_repo, choose
+
+MOST_MINUTES = 100_000
+COUNTS = ("shuffle_buffer", "stream_images", "gradient_accumulation_steps", "push_every", "checkpoint_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class Run:
             it has cores, up to 16, unless named; 0: it decodes them itself
         skip_broken: how many images that cannot be decoded are replaced by others in an epoch, and left out in a test
         streaming: read the data as they come, for sets that do not fit the disk; shuffled within a buffer, and resumed
-            approximately: at the epoch's beginning, in another order
+            approximately: with other images of the epoch, in another order
         shuffle_buffer: training images of each worker, encoded, among which a stream is shuffled
         stream_images: training images that make an epoch of a stream, where the data do not say how many they are
         gradient_accumulation_steps: parts of a batch that go through the networks one after the other, to save memory;
@@ -29,7 +33,12 @@ class Run:
         sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
         compile: torch.compile teacher and student
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
+        deterministic: only kernels that give the same bits every time, which costs speed on GPUs; CPUs' do anyway
+        checkpoint_steps: steps between two checkpoints, beside that of each epoch's end
+        checkpoint_minutes: minutes between two checkpoints, beside that of each epoch's end
+        timeout_minutes: how long the processes of a training wait for one that does not answer
         resume: auto (go on from the last checkpoint of the folder, if any) or never (refuse a folder in use)
+        resume_with: epochs=N: go on with a run of another length; the learning rate's drops move with it
         overwrite: with --resume never, delete the run in the folder and start anew
         tracker: tensorboard, wandb or trackio beside the run's own metrics.jsonl
         push_to_hub: USER/REPO on the Hub that gets the final student
@@ -53,7 +62,12 @@ class Run:
     sync_bn: bool = False
     compile: bool = False
     dry_run: bool = False
+    deterministic: bool = False
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float = 10
+    timeout_minutes: float = 10
     resume: str = "auto"
+    resume_with: str | None = None
     overwrite: bool = False
     tracker: str | None = None
     push_to_hub: str | None = None
@@ -65,7 +79,7 @@ class Run:
         choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
         if self.tracker:
             choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))
-        for name in ("shuffle_buffer", "stream_images", "gradient_accumulation_steps", "push_every"):
+        for name in COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}")
@@ -73,6 +87,13 @@ class Run:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"--{name} must be 0 or more, not {value}")
+        for name in ("checkpoint_minutes", "timeout_minutes"):
+            if not 0 < getattr(self, name) <= MOST_MINUTES:
+                raise ValueError(f"--{name} must be above 0 and at most {MOST_MINUTES}, not {getattr(self, name)}")
+        if self.resume_with is not None and self.new_epochs is None:
+            raise ValueError(f"--resume_with changes the length of a run alone: epochs=N, not {self.resume_with}")
+        if self.resume_with and (self.resume == "never" or self.dry_run):
+            raise ValueError("--resume_with goes on with a run, so it goes with neither --resume never nor --dry_run")
         if self.push_to_hub is not None:
             check_repo("--push_to_hub", self.push_to_hub)
         elif self.push_every or self.push_private:
@@ -81,3 +102,9 @@ class Run:
             raise ValueError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
         if self.overwrite and self.resume == "auto":
             raise ValueError("--overwrite goes with --resume never: with --resume auto the run would be continued")
+
+    @property
+    def new_epochs(self) -> int | None:
+        """The length that --resume_with asks for."""
+        asked = re.fullmatch(r"epochs=([1-9]\d{0,8})", self.resume_with or "")
+        return int(asked[1]) if asked else None

@@ -2,12 +2,17 @@
 
 import json
 import os
-import re
 import shutil
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from overhaul.run import Run
 from overhaul.setups import Setup
@@ -18,33 +23,77 @@ MAY_CHANGE = (
     "tracker",
     "workers",
     "skip_broken",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "timeout_minutes",
     "push_to_hub",
     "push_every",
     "push_private",
 )  # between two starts of one run
-NOT_KEPT = ("resume", "overwrite", "dry_run")  # they say how to start, not what the run is
+NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run")  # they say how to start, not what the run is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
+LOCK = ".lock"
 
 
 def output_dir(setup: Setup, run: Run) -> Path:
     return Path(run.output_dir or f"runs/{setup.name}-{setup.method}-seed{run.seed}").expanduser()
 
 
-def claim(folder: Path, run: Run) -> None:
-    """ValueError unless the folder is free or holds a run that may be continued or overwritten. Changes nothing."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; name another folder with --output_dir")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{nearest} may not be written to; name another folder with --output_dir")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder} holds files but no run; name another folder with --output_dir")
-    if run.resume == "never" and not run.overwrite:
-        raise ValueError(
-            f"{folder} holds a run, and --resume never leaves it alone: add --overwrite, or --output_dir DIR"
-        )
+class Claim:
+    """A run's folder while it is used: free, or with a run that may be continued or overwritten, and nobody else's.
+
+    Entering raises ValueError where it is not, and changes nothing. The lock ends with the process, however that dies.
+    """
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder, self.run, self.descriptor = folder, run, None
+
+    def __enter__(self) -> "Claim":
+        folder, run = self.folder, self.run
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise ValueError(f"{nearest} is a file; name another folder with --output_dir")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise ValueError(f"{nearest} may not be written to; name another folder with --output_dir")
+        held = folder.exists() and any(path.name != LOCK for path in folder.iterdir())
+        if held and not (folder / "config.yaml").is_file():
+            raise ValueError(f"{folder} holds files but no run; name another folder with --output_dir")
+        if held and run.resume == "never" and not run.overwrite:
+            raise ValueError(
+                f"{folder} holds a run, and --resume never leaves it alone: add --overwrite, or --output_dir DIR"
+            )
+        if run.resume_with and not held:
+            raise ValueError(f"--resume_with goes on with a run, and {folder} holds none")
+        if folder.exists():
+            self.lock()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def lock(self) -> None:
+        """Keep other runs out of the folder, which must be there; ValueError if one is at work in it."""
+        if self.descriptor is not None or int(os.environ.get("RANK", 0)) > 0 or fcntl is None:
+            return
+        file = self.folder / LOCK
+        try:
+            self.descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, never a forked worker's
+        except BlockingIOError:
+            who = file.read_text().strip()
+            raise ValueError(f"{self.folder} is in use by another run ({who}): wait for its end, or stop it") from None
+        except OSError as error:
+            print(f"overhaul: {self.folder} cannot be locked ({error}): start no second run in it", file=sys.stderr)
+        else:
+            os.ftruncate(self.descriptor, 0)
+            os.write(self.descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+
+
+def unless_restarted(run: Run) -> Run:
+    """The run; without its --resume never where a launcher or SLURM has started it again, as it must not begin anew."""
+    again = any(int(os.environ.get(name) or 0) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return replace(run, resume="auto", overwrite=False) if again else run
 
 
 def resolved(setup: Setup, run: Run, mixed_precision: str) -> dict:
@@ -67,17 +116,21 @@ def read_config(file: Path) -> dict:
     return config
 
 
-def compare(mine: dict, theirs: dict, folder: Path) -> None:
+def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
+    """ValueError for a configuration that differs in what may not change between two starts, or is named besides."""
     mine, theirs = flatten(mine), flatten(theirs)
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs
-        if key not in MAY_CHANGE and mine.get(key) != theirs.get(key)
+        if key not in (*MAY_CHANGE, *besides) and mine.get(key) != theirs.get(key)
     ]
     if differing:
+        longer = ""
+        if [each.split(":")[0] for each in differing] == ["epochs"]:
+            longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
         raise ValueError(
             f"{folder} belongs to another configuration ({'; '.join(differing)}); name another folder with "
-            f"--output_dir, or replace the run with --resume never --overwrite"
+            f"--output_dir, or replace the run with --resume never --overwrite{longer}"
         )
 
 
@@ -97,13 +150,6 @@ def remove_run(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    names = re.compile(r"epoch-(\d+)")
-    found = (path for path in (folder / "checkpoints").glob("epoch-*") if names.fullmatch(path.name))
-    return sorted(found, key=lambda path: int(names.fullmatch(path.name)[1]))
-
-
 def write_metrics(folder: Path, metrics: list[dict]) -> None:
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
@@ -117,11 +163,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
+    """Replace a file in one step; one that cannot be written leaves the old one, and nothing beside it."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    flush(temporary)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        flush(temporary)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Replace a folder's files, each in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
 
 
 def flush(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Batches of a set that is read as it comes, for sets that do not fit the disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -126,13 +126,14 @@ class TrainStream:
     def __len__(self) -> int:
         return len(self.images) // self.setup.batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch, self.broken = epoch, set()
+    def set_epoch(self, epoch: int, step: int = 0, broken: Iterable[str] = ()) -> None:
+        """Begin an epoch, or go on after some of its steps with other images; broken: those found in them."""
+        self.epoch, self.step, self.broken = epoch, step, set(map(Broken, broken))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = Augmented(self.images, self.setup, [*self.seed, self.epoch], self.share)
-        steps = 0
-        for pixels, labels, broken in islice(work(batches, self.workers), len(self)):
+        batches = Augmented(self.images, self.setup, [*self.seed, self.step, self.epoch], self.share)
+        steps = self.step
+        for pixels, labels, broken in islice(work(batches, self.workers), len(self) - steps):
             report_broken(broken, self.broken, self.skip_broken)
             steps += 1
             yield pinned(pixels).permute(0, 3, 1, 2), labels
@@ -141,7 +142,7 @@ class TrainStream:
 
 
 class Augmented(IterableDataset):
-    """A training stream's crops in batches, pass after pass. seed: of the run, the process and the epoch."""
+    """A training stream's crops in batches, pass after pass. seed: run's seed, process, steps done before, epoch."""
 
     def __init__(self, images: Stream, setup: Setup, seed: list[int], share: int) -> None:
         self.images, self.seed, self.share = images, seed, share
@@ -151,9 +152,10 @@ class Augmented(IterableDataset):
         worker = get_worker_info()
         draw = np.random.default_rng([*self.seed, worker.id if worker else 0])
         crops, labels, broken = [], [], []
+        _, _, step, epoch = self.seed
         for again in count():
             empty = True
-            for each in self.images.decode(self.seed[-1] + 100_000 * again):
+            for each in self.images.decode(epoch + 10**5 * again + 10**9 * step):
                 if isinstance(each, Broken):
                     broken.append(each)
                     continue

@@ -1,21 +1,24 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from overhaul import engine, hub, run_folder
+from overhaul import engine, run_folder
 from overhaul.job import Job, make_job
-from overhaul.meter import Meter
+from overhaul.keeper import Keeper
 from overhaul.optimisation import begin_epoch, training_step
 from overhaul.plan import Pace, plan_lines
+from overhaul.preemption import Told, Watch, listening, stop_with_launcher
 from overhaul.progress import Progress, epoch_line, result_lines
 from overhaul.publish import Publisher
 from overhaul.record import make_record
 from overhaul.run import Run
+from overhaul.run_folder import Claim
 from overhaul.setups import Setup
+from overhaul.state import State, resume
 from overhaul.stream import TrainStream
 from overhaul.workers import deaths_explained
 
@@ -41,58 +44,83 @@ class Result:
 
 @deaths_explained()
 def train(setup: Setup, run: Run) -> Result:
-    """Train a setup to its end, going on from the folder's last checkpoint if there is one.
+    """Train a setup to its end, going on from the folder's newest checkpoint if there is one.
 
     Raises ValueError, with what to do, for whatever the user can mend; an earlier run in the folder is left whole.
-    With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
+    Told to stop by SIGTERM or SIGUSR1 it saves its state and raises Preempted, a SystemExit. With run.dry_run it stops
+    after the first few steps, has written nothing, and the Result has no metrics.
     """
     folder = run_folder.output_dir(setup, run)
-    if not run.dry_run:
-        run_folder.claim(folder, run)
-    accelerator = engine.start(run, folder)
-    job = make_job(setup, run, accelerator)
-    setup = job.setup
     if run.dry_run:
-        return rehearse(job, folder)
-    engine.open_folder(accelerator, folder, setup, run)
-    publisher = Publisher(run, folder, accelerator.is_main_process)
-    teacher = job.origin and job.origin.sha256
-    state = engine.resume(accelerator, folder, job.train_loader.images.fingerprint, teacher)
-    progress = Progress(accelerator.is_main_process, (setup.epochs - state.epoch) * len(job.train_loader))
-    introduce(job, run, state, folder, progress)
-    pace = Pace(job, setup.epochs - state.epoch)
-    for epoch in range(state.epoch, setup.epochs):
-        trained = train_epoch(job, epoch, progress, folder, pace)
-        pace = None
-        engine.sync_buffers(job.model)
-        if not engine.all_finite(job.model):
-            raise ValueError(not_finite(job, f"the weights are no longer finite after epoch {epoch + 1}", folder))
-        tested = job.evaluate(job.student)
-        state.metrics.append({"epoch": epoch + 1, **trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
-        keep(job, state, folder)
-        publisher.after_epoch(job, epoch + 1)
-        progress.say(epoch_line(state.metrics[-1], setup, progress.left))
-    save_student(job, folder / "final")
-    accelerator.end_training()
-    result = Result(folder, state.metrics, state.teacher_top1)
-    progress.say(result_lines(setup, run.seed, result.final, result.best, folder))
+        return rehearse(make_job(setup, run, engine.start(run, folder)), run, folder)
+    run = run_folder.unless_restarted(run)
+    setup = replace(setup, epochs=run.new_epochs or setup.epochs)
+    watch = Watch()
+    stop_with_launcher()
+    with listening(watch.hear), Claim(folder, run) as claim, engine.losses_explained(run.timeout_minutes):
+        accelerator = engine.start(run, folder)
+        job = make_job(setup, run, accelerator)
+        keeper = take_up(job, run, claim, watch)
+        publisher = Publisher(run, folder, accelerator.is_main_process)
+        progress = Progress(accelerator.is_main_process, keeper.steps_left)
+        introduce(job, run, keeper.state, folder, progress)
+        watch.arm(accelerator.num_processes)
+        try:
+            train_epochs(job, keeper, publisher, progress)
+            watch.any()
+        except Told:
+            keeper.stop()
+        watch.disarm()
+        keeper.finish()
+        accelerator.end_training()
+    result = Result(folder, keeper.state.metrics, keeper.state.teacher_top1)
+    progress.say(result_lines(job.setup, run.seed, result.final, result.best, folder))
     if address := publisher.finish():
         progress.say(f"pushed: {address}")
     return result
 
 
-def rehearse(job: Job, folder: Path) -> Result:
+def take_up(job: Job, run: Run, claim: Claim, watch: Watch) -> Keeper:
+    """Begin the run in the folder, or go on with it."""
+    accelerator, folder, images = job.accelerator, claim.folder, job.train_loader.images
+    config = engine.open_folder(accelerator, claim, job.setup, run)
+    teacher = job.origin and job.origin.sha256
+    fresh = State(epochs=job.setup.epochs, data=images.fingerprint, teacher=teacher)
+    state, newest = resume(accelerator, folder, fresh)
+    engine.begin(accelerator, folder, config, run, state.epoch, state.tracker_id)
+    if newest and accelerator.is_main_process:
+        run_folder.write_metrics(folder, state.metrics)
+    engine.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
+    return Keeper(job, run, folder, state, watch, newest)
+
+
+def train_epochs(job: Job, keeper: Keeper, publisher: Publisher, progress: Progress) -> None:
+    """The epochs that are still to come; Told, on all processes, once any has been told to stop."""
+    setup, state = job.setup, keeper.state
+    pace = Pace(job, keeper.steps_left, first=state.step)
+    while state.epoch < setup.epochs:
+        trained = train_epoch(job, keeper, progress, pace)
+        pace = None
+        keeper.check_weights()
+        tested = job.evaluate(job.student, keeper.watch.rounds)
+        keeper.after_epoch({**trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
+        publisher.after_epoch(job, state.epoch)
+        progress.say(epoch_line(state.metrics[-1], setup, progress.left))
+
+
+def rehearse(job: Job, run: Run, folder: Path) -> Result:
     """The plan and the first few steps of a run, which leave nothing behind."""
     progress = Progress(job.accelerator.is_main_process, 0)
     progress.say(opening(job, folder) + "\n" + plan_lines(job))
-    pace = Pace(job, job.setup.epochs)
-    train_epoch(job, 0, progress, folder, pace, steps=max(pace.looks))
+    keeper = Keeper(job, run, folder, State(epochs=job.setup.epochs), Watch())
+    pace = Pace(job, keeper.steps_left)
+    train_epoch(job, keeper, progress, pace, steps=max(pace.looks))
     job.accelerator.end_training()
     progress.say("dry run: stopped here, nothing was written")
     return Result(folder, [], None)
 
 
-def introduce(job: Job, run: Run, state: engine.State, folder: Path, progress: Progress) -> None:
+def introduce(job: Job, run: Run, state: State, folder: Path, progress: Progress) -> None:
     """Say what is about to run; measure the teacher, which every later epoch stands on; write the run's record."""
     setup = job.setup
     progress.say(opening(job, folder) + "\n" + plan_lines(job))
@@ -103,8 +131,19 @@ def introduce(job: Job, run: Run, state: engine.State, folder: Path, progress: P
         progress.say(f"teacher {setup.teacher.weights}: test top-1 {state.teacher_top1:.2f} %")
     if job.accelerator.is_main_process:
         run_folder.write_record(folder, make_record(job, run, state))
-    if state.epoch:
-        progress.say(f"resumed after epoch {state.epoch}")
+    if state.epoch or state.step:
+        progress.say(resumed(state, job.accelerator.num_processes))
+
+
+def resumed(state: State, processes: int) -> str:
+    words = f"resumed {state.where}"
+    if state.processes != processes:
+        words += (
+            f"; it ran on {state.processes} process{'es' * (state.processes > 1)} before and on {processes} now: the "
+            f"same images in the same order, but not the same to the last bit, as BatchNorm takes its statistics over "
+            f"other shares of a batch"
+        )
+    return words
 
 
 def opening(job: Job, folder: Path) -> str:
@@ -120,68 +159,32 @@ def opening(job: Job, folder: Path) -> str:
 
 
 def train_epoch(
-    job: Job, epoch: int, progress: Progress, folder: Path, pace: Pace | None = None, steps: int | None = None
+    job: Job, keeper: Keeper, progress: Progress, pace: Pace | None = None, steps: int | None = None
 ) -> dict:
-    """One pass over the training images, or the first steps of it; the epoch's means, learning rate and speed."""
-    setup, loader, meter = job.setup, job.train_loader, Meter(job.accelerator)
+    """What is left of an epoch, or the first steps of it; the epoch's means, learning rate and speed."""
+    setup, loader, state = job.setup, job.train_loader, keeper.state
     looks = pace.looks if pace else {1}
-    lr = begin_epoch(job.optimizer, setup, epoch)
-    loader.set_epoch(epoch)
+    lr = begin_epoch(job.optimizer, setup, state.epoch, state.step)
+    keeper.open_epoch()
     job.model.train()
-    progress.open_epoch(f"epoch {epoch + 1}/{setup.epochs}", len(loader))
-    started = time.monotonic()
-    for number, (images, labels) in enumerate(islice(loader, steps), start=1):
+    progress.open_epoch(f"epoch {state.epoch + 1}/{setup.epochs}", len(loader), state.step)
+    for images, labels in islice(loader, steps):
         images, labels = job.normalize(images), labels.to(job.accelerator.device, non_blocking=True)
         logits, cross_entropy, distill_loss = training_step(
             job.accelerator, job.model, job.teacher, job.optimizer, images, labels, setup.distill_weight, job.parts
         )
-        meter.add(number, logits, labels, cross_entropy, distill_loss)
+        state.step += 1
+        keeper.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
         progress.step()
-        if number % READ_EVERY == 0 or number in looks or number == len(loader):
-            means = read_means(job, meter, epoch, folder)
-            seconds, seen = time.monotonic() - started, means.pop("images")
-            progress.show(means["loss"], means["train_top1"], seen / seconds)
-            if pace and number in looks and (words := pace.look(number)):
+        if state.step % READ_EVERY == 0 or state.step in looks:
+            means = keeper.read_means()
+            progress.show(means["loss"], means["train_top1"], means["images"] / keeper.meter.seconds)
+            if pace and state.step in looks and (words := pace.look(state.step)):
                 progress.say(words)
+        keeper.after_step()
     progress.close_epoch()
-    return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
-
-
-def read_means(job: Job, meter: Meter, epoch: int, folder: Path) -> dict:
-    """The epoch's means so far; ValueError, on all processes at once, where they show that the run must not go on."""
-    loader = job.train_loader
-    means = meter.read(len(loader.broken))
-    if (step := means.pop("first_bad")) < float("inf"):
-        where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"
-        raise ValueError(not_finite(job, f"the loss is no longer finite at {where}", folder))
-    if means["broken"] > loader.skip_broken:
-        raise ValueError(f"{means['broken']} images in epoch {epoch + 1} are broken, and --skip_broken allows fewer")
-    if not means["broken"]:
-        del means["broken"]
-    return means
-
-
-def not_finite(job: Job, what: str, folder: Path) -> str:
-    setup, kept = job.setup, run_folder.complete_checkpoints(folder)
-    last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-    lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({setup.distill_weight:g})"
-    return f"{what}; {lower} and start anew; {last}"
-
-
-def keep(job: Job, state: engine.State, folder: Path) -> None:
-    """Write down what the epoch brought: metrics, the best student, tracker, checkpoint."""
-    line = state.metrics[-1]
-    if state.newest_is_best:
-        save_student(job, folder / "best")
-    if job.accelerator.is_main_process:
-        run_folder.write_metrics(folder, state.metrics)
-    job.accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=line["epoch"])
-    engine.save_checkpoint(job.accelerator, folder, state)
-
-
-def save_student(job: Job, folder: Path) -> None:
-    if job.accelerator.is_main_process:
-        hub.save(folder, job.student, job.setup, job.classes)
+    means, seconds = keeper.read_means(), keeper.meter.seconds
+    return {"lr": lr, **means, "images_per_second": means.pop("images") / seconds, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "overhaul"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
-    ["messages"],
+    ["messages", "preemption"],
     ["setups"],
     ["run", "models", "pixels", "remote"],
     ["distill", "tables", "images", "columns", "meter", "evaluation", "checkpoint_file", "run_folder"],
-    ["model_config", "curves"],
+    ["model_config", "curves", "checkpoints"],
     ["sources", "augmentation", "workers", "hub", "engine", "optimisation", "progress"],
-    ["data", "stream", "prepare", "card", "timm_models"],
+    ["data", "stream", "prepare", "card", "timm_models", "state"],
     ["job", "bench"],
-    ["plan", "record", "publish", "predict", "export"],
+    ["plan", "record", "publish", "predict", "export", "keeper"],
     ["train"],
     ["demo", "arguments"],
     ["cli"],

@@ -73,7 +73,7 @@ def finished_output(finished_and_said):
 
 def test_a_run_leaves_configuration_metrics_checkpoints_and_students(finished):
     folder = finished.folder
-    files = {"config.yaml", "metrics.jsonl", "overhaul.json", "checkpoints", "final", "best"}
+    files = {".lock", "config.yaml", "metrics.jsonl", "overhaul.json", "checkpoints", "final", "best"}
     assert {path.name for path in folder.iterdir()} == files
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002"]
     for student in ("final", "best"):
@@ -130,24 +130,6 @@ def test_the_teacher_is_in_no_checkpoint(finished):
     assert {name.split(".")[0] for name in saved} == {"student", "connectors"}
 
 
-def test_a_run_stopped_at_an_epoch_goes_on_to_the_same_student(digits_teacher, finished, monkeypatch, tmp_path):
-    run, keep = Run(output_dir=str(tmp_path / "run")), loop.keep
-
-    def keep_and_stop(*arguments):
-        keep(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "keep", keep_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(quick(digits_teacher), run)
-    assert not (tmp_path / "run" / "final").exists()
-    monkeypatch.setattr(loop, "keep", keep)
-    resumed = train(quick(digits_teacher), run)
-    assert student_of(resumed.folder) == student_of(finished.folder)
-    assert times_apart(resumed.metrics) == times_apart(finished.metrics)
-    assert resumed.teacher_top1 == finished.teacher_top1
-
-
 def test_a_killed_run_goes_on_to_the_same_student(digits_teacher, finished, tmp_path):
     """SIGKILL to the real command in its second epoch, and the same command again."""
 
@@ -194,7 +176,7 @@ def test_weights_that_are_not_finite_are_never_kept(digits_teacher, monkeypatch,
 
     monkeypatch.setattr(loop, "training_step", failing)
     result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "3"))
-    assert result.status == 2 and "the weights are no longer finite after epoch 2" in result.err
+    assert result.status == 2 and "the weights are no longer finite after step 22 of epoch 2" in result.err
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-0001"]
     assert str(tmp_path / "run" / "checkpoints" / "epoch-0001") in result.err
 
@@ -204,9 +186,6 @@ def test_weights_that_are_not_finite_are_never_kept(digits_teacher, monkeypatch,
     [
         ("config.yaml", b"", "config.yaml is broken"),
         ("config.yaml", b"a: [", "config.yaml is broken"),
-        ("checkpoints/epoch-0002/model.safetensors", b"half", "epoch-0002 is broken"),
-        ("checkpoints/epoch-0002/optimizer.bin", b"", "epoch-0002 is broken"),
-        ("checkpoints/epoch-0002/custom_checkpoint_0.pkl", b"x", "remove it to go on from the one before"),
     ],
 )
 def test_a_damaged_run_is_refused_and_left_alone(digits_teacher, finished, tmp_path, overhaul, file, content, words):
@@ -215,8 +194,7 @@ def test_a_damaged_run_is_refused_and_left_alone(digits_teacher, finished, tmp_p
     before = digests(tmp_path / "run")
     result = overhaul(*flags(digits_teacher, tmp_path / "run"))
     assert result.status == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
-    after = digests(tmp_path / "run")
-    assert {**after, "config.yaml": ""} == {**before, "config.yaml": ""}
+    assert digests(tmp_path / "run") == before
 
 
 def test_metrics_are_written_again_from_the_checkpoint(digits_teacher, finished, tmp_path, overhaul):

@@ -1,0 +1,125 @@
+"""Preemption: a signal to any process of a run stops all of them at the same step; imports without torch."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STATUS = 85  # of a process that was told to stop and can go on
+NAMES = ("SIGTERM", "SIGUSR1")
+ECHO = 1.0  # seconds in which a second signal counts as the same: a launcher passes on what its processes got as well
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
+
+
+class Told(Exception):
+    """A process was told to stop; raised on all processes at the same step."""
+
+
+class Preempted(SystemExit):
+    """The run has stopped because it was told to, and can go on; ends a process with STATUS."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(STATUS)
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+class Watch:
+    """What a run does when it hears SIGTERM or SIGUSR1.
+
+    Until it is armed a signal raises Preempted at once. Armed, it is answered where the processes meet (`any`). A
+    second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.told, self.at, self.armed = None, 0.0, False
+        self.processes, self.group = 1, None
+
+    def hear(self, number: int, frame) -> None:
+        if self.told is None:
+            self.told, self.at = signal.Signals(number).name, time.monotonic()
+            if not self.armed:
+                stop(number, frame)
+        elif time.monotonic() - self.at > ECHO:
+            leave()
+            os._exit(STATUS)
+
+    def arm(self, processes: int) -> None:
+        """From now on all processes stop together. On several, to be called by all of them."""
+        if processes > 1:
+            import torch.distributed
+
+            on_cpu = torch.distributed.get_backend() == "gloo"
+            self.group = None if on_cpu else torch.distributed.new_group(backend="gloo")  # no GPU waits for a signal
+        self.processes, self.armed = processes, True
+
+    def disarm(self) -> None:
+        self.armed = False
+
+    def any(self, flag: bool = False) -> bool:
+        """Whether the flag is set on any process; Told, on all of them, once any has been told to stop."""
+        told = self.told is not None
+        if self.processes > 1:
+            import torch.distributed
+
+            flags = torch.tensor([told, flag], dtype=torch.int32)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, self.group)
+            told, flag = flags.bool().tolist()
+        if told:
+            raise Told
+        return flag
+
+    def rounds(self, batches: Iterable) -> Iterator:
+        """The batches, of which processes may have different numbers; Told as soon as any is told to stop."""
+        batches = iter(batches)
+        batch = next(batches, None)
+        while self.any(batch is not None):
+            if batch is not None:
+                yield batch
+                batch = next(batches, None)
+
+
+def numbers() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
+
+@contextmanager
+def listening(hear: Callable) -> Iterator[None]:
+    """Let the signals call hear(number, frame), where Python allows it: in the main thread."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, hear) for number in numbers()} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop(number: int, _frame) -> None:
+    """Where there is nothing to save yet."""
+    raise Preempted(f"told to stop by {signal.Signals(number).name}")
+
+
+def stop_with_launcher() -> None:
+    """Be told to stop when the launcher dies, which would otherwise leave its processes behind; on Linux alone."""
+    launched = "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def leave() -> None:
+    """The last thing that a preempted process does: it writes STATUS where launch/slurm.sh looks for it.
+
+    Launchers end with 1 whatever their processes end with, and tell the others to stop once one has ended.
+    """
+    for number in numbers():
+        signal.signal(number, signal.SIG_IGN)
+    if file := os.environ.get("OVERHAUL_STATUS_FILE"):
+        Path(file).write_text(f"{STATUS}\n")
