@@ -20,18 +20,23 @@ fail() {
     exit 2
 }
 
-# A node's launcher: on_node ACCELERATE ARGUMENTS. Its status is 1 whatever its processes exit with, and USR1 would kill
-# it. So it is told by TERM, which it passes on to its processes and waits for them; if it does not succeed after that,
-# the run counts as preempted: status 85.
+# A node's launcher: on_node ACCELERATE ARGUMENTS. Its status is 1 whatever its processes exit with, so a preempted one
+# leaves its 85 in a file. USR1 would kill the launcher: it is told by TERM, which it passes on to its processes and waits
+# for them; if it does not succeed after that, the run counts as preempted as well.
 on_node() {
     local told='' status=0
+    export OVERHAUL_STATUS_FILE
+    OVERHAUL_STATUS_FILE=$(mktemp)
     trap 'told=yes; trap "" TERM USR1; kill -TERM $!' TERM USR1
     TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150 "$1" launch --machine_rank "$SLURM_NODEID" "${@:2}" &
     wait $! || status=$?
     if [ "$told" ]; then # the signal interrupted the wait
         status=0
         wait $! || status=85
+    elif [ "$status" -ne 0 ] && [ -s "$OVERHAUL_STATUS_FILE" ]; then # a process was told, of this node or another
+        status=85
     fi
+    rm "$OVERHAUL_STATUS_FILE"
     exit "$status"
 }
 

@@ -114,9 +114,10 @@ def comparison(record: dict, epochs: int) -> str:
     row = SETUPS.get(record["setup"])
     if not record["published"] or row is None:
         return ""
-    if epochs == row.epochs:
+    if epochs == row.epochs and not record["changes_of_length"]:
         return f"Published: {row.epochs} epochs, as here."
-    return f"The published models were trained for {row.epochs} epochs, this one for {epochs}: they are not comparable."
+    length = f"{epochs}, after its length was changed" if record["changes_of_length"] else f"{epochs}"
+    return f"The published models were trained for {row.epochs} epochs, this one for {length}: they are not comparable."
 
 
 def recipe(record: dict) -> list[tuple[str, str]]:
@@ -127,6 +128,9 @@ def recipe(record: dict) -> list[tuple[str, str]]:
         rows["teacher's weights"] = f"{teacher['source']}{revision}, SHA-256 {teacher['sha256']}"
     rows |= {"training images": record["data"]["training_images"], "test images": record["data"]["test_images"]}
     rows |= record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
+    for change in record["changes_of_length"]:
+        where = f"after epoch {change['after_epoch']}" + f" and {change['and_steps']} steps" * bool(change["and_steps"])
+        rows[f"changed {where}"] = f"epochs from {change['epochs_before']} to {change['epochs']}"
     rows |= {f"version of {name}": version for name, version in record["versions"].items()}
     return [(name, str(value).replace("|", " ")) for name, value in rows.items() if value is not None]
 

@@ -78,8 +78,8 @@ class Keeper:
         values = {key: value for key, value in state.metrics[-1].items() if key != "epoch"}
         job.accelerator.log(values, step=state.epoch)
 
-    def save(self) -> None:
-        """Write the state down, unless that has been done; a failure is told, and remembered."""
+    def save(self, then: str = "; training goes on, and it is tried again") -> None:
+        """Write the state down, unless that has been done; a failure is told, with what comes then, and remembered."""
         accelerator, state = self.job.accelerator, self.state
         if state.name == self.newest:
             return
@@ -94,7 +94,9 @@ class Keeper:
             self.newest, self.unsaved = state.name, None
         except Unsaved as error:
             self.unsaved = str(error)
-            tell(accelerator, f"{state.name} could not be saved ({error}); training goes on, and it is tried again")
+            if then and accelerator.is_main_process:
+                tqdm.write(f"overhaul: {state.name} could not be saved ({error}){then}", file=sys.stderr)
+                sys.stderr.flush()
         self.saved_at = time.monotonic()
 
     def write(self) -> None:
@@ -109,7 +111,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Save the state of a run that has been told to stop; raises Preempted, or ValueError where that fails."""
-        self.save()
+        self.save(then="")
         told = f"told to stop{f' by {self.watch.told}' if self.watch.told else ''}"
         self.job.accelerator.end_training()
         if self.unsaved:
@@ -121,7 +123,7 @@ class Keeper:
         job, folder = self.job, self.folder
         on_main = job.accelerator.is_main_process
         if self.unsaved:
-            self.save()
+            self.save(then="")
         try:
             if self.unsaved:
                 raise Unsaved(self.unsaved)
@@ -157,9 +159,3 @@ class Keeper:
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({setup.distill_weight:g})"
         return f"{what}; {lower} and start anew; {last}"
-
-
-def tell(accelerator, words: str) -> None:
-    if accelerator.is_main_process:
-        tqdm.write(f"overhaul: {words}", file=sys.stderr)
-        sys.stderr.flush()

@@ -70,12 +70,12 @@ class Killed:
         except FileNotFoundError:
             return False
 
-    def kill(self, only_rank: int | None = None) -> None:
+    def kill(self, only: int | None = None) -> None:
         """SIGKILL to one process, after which the launcher ends, or to all at once."""
-        if only_rank is None:
+        if only is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         else:
-            os.kill(self.ranks()[only_rank], signal.SIGKILL)
+            os.kill(only, signal.SIGKILL)
         self.process.wait(120)
 
     def ranks(self) -> list[int]:
@@ -120,24 +120,22 @@ def stress(
     hit = Counter()
     for in_checkpoint in plan:
         run.start()
+        rank, early = draw.choice([None, None, *range(processes)]), draw.random() < 0.1 and not in_checkpoint
+        arrived = early or run.wait_for(run.training)
+        only = None if early or rank is None else run.ranks()[rank]
         if in_checkpoint:
-            arrived = run.wait_for(run.training)
             for _ in range(draw.randint(0, 2)):
                 arrived = arrived and run.wait_for(run.writing) and run.wait_for(lambda: not run.writing())
             arrived = arrived and run.wait_for(run.writing)
-            time.sleep(draw.uniform(0, 0.01))
+            time.sleep(draw.uniform(0, 0.005))
         else:
-            early = draw.random() < 0.1
-            arrived = early or run.wait_for(run.training)
             time.sleep(draw.uniform(0, longest))
         if not arrived or run.process.poll() is not None:
             raise SystemExit(f"the run ended before its last kill; give it more --epochs\n{run.said}")
-        only_rank = draw.choice([None, None, *range(processes)])
-        ready = only_rank is not None and len(run.ranks()) == processes
-        run.kill(only_rank if ready else None)
+        run.kill(only)
         where = "while a checkpoint was written" if run.writing() else "between checkpoints"
         hit[where if run.training() else "before training began"] += 1
-        hit["of one process alone" if ready else "of all at once"] += 1
+        hit["of one process alone" if only else "of all at once"] += 1
         print(f"killed {where}", *sorted(path.name for path in (run.folder / "checkpoints").glob("*")), flush=True)
     return hit
 

@@ -244,6 +244,13 @@ def test_the_launcher_loses_the_status_of_a_preempted_run_and_slurm_still_requeu
     assert asked(checkout) == "requeue 123456\n"
 
 
+def test_a_slurm_job_with_a_preempted_process_is_requeued(checkout, slurm):
+    """The process was told, not the launcher, which fails because its process ended with 85."""
+    fake_accelerate(checkout, 'if [ "$SLURM_NODEID" = 1 ]; then echo 85 > "$OVERHAUL_STATUS_FILE"; fi; exit 1')
+    assert slurm().returncode == 85
+    assert asked(checkout) == "requeue 123456\n"
+
+
 def free_port(first: int) -> int:
     """The first port from there on that nobody listens to."""
     for port in range(first, 2**16):

@@ -16,7 +16,8 @@ import yaml
 from conftest import REPOSITORY, SHARED, digests
 from one_step import one_step
 from PIL import Image
-from safetensors.torch import load_file
+from test_resume import stop
+from test_train import quick
 
 from overhaul import models, sources
 from overhaul.run import Run
@@ -103,20 +104,17 @@ def test_two_processes_evaluate_an_odd_number_of_images_exactly(two, tmp_path, o
     assert json.loads(together.stdout)["images"] == 359
 
 
-def test_two_processes_resume_to_the_same_student(two, digits_teacher, tmp_path):
-    """Stopped after the first epoch by taking the second one's files away, and started again."""
-    import shutil
-
+def test_two_processes_go_on_with_the_images_of_one(two, digits_teacher, tmp_path, monkeypatch):
+    """Stopped in the middle of the first epoch, whose sums are then those of all its images."""
     _, folder, _ = two
-    shutil.copytree(folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "final")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "epoch-0002")
+    stop(monkeypatch, quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), step=11)
     result = launch(
         2, "--setup", "digits", "--epochs", 2, "--teacher", digits_teacher, "--output_dir", tmp_path / "run"
     )
-    assert result.returncode == 0 and "resumed after epoch 1" in result.stdout, result.stderr
-    assert digests(tmp_path / "run" / "final") == digests(folder / "final")
-    assert load_file(tmp_path / "run" / "final" / "model.safetensors")
+    assert result.returncode == 0, result.stderr
+    assert "resumed after step 11 of epoch 1; it ran on 1 process before and on 2 now" in result.stdout
+    now, whole = (json.loads((f / "metrics.jsonl").read_text().splitlines()[0]) for f in (tmp_path / "run", folder))
+    assert now["loss"] == pytest.approx(whole["loss"], rel=0.05)
 
 
 def test_two_nodes_train_the_run_that_two_processes_do(two, tmp_path):

@@ -102,6 +102,10 @@ def test_the_card_shows_the_published_errors(finished, row, of_paper):
     assert f"Published: {setup.epochs} epochs, as here." in text and "me/teacher at c0ffee" in text
     assert ("import overhaul.timm_models" in text) == (row == "cifar_c")
     assert "they are not comparable" in card.render(told, metrics, config, "me/student", "final", 3)
+    change = {"after_epoch": 2, "and_steps": 5, "epochs_before": 3, "epochs": setup.epochs}
+    longer = card.render({**told, "changes_of_length": [change]}, metrics, config, "me/student", "final", setup.epochs)
+    assert f"| changed after epoch 2 and 5 steps | epochs from 3 to {setup.epochs} |" in longer
+    assert "after its length was changed: they are not comparable" in longer
 
 
 def test_private_repositories_and_runs_that_cannot_be_pushed(finished, hub, client, tmp_path):
