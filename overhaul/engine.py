@@ -1,6 +1,7 @@
 """The only place that configures Accelerate: processes, precision, trackers, and what processes tell one another."""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,6 +84,22 @@ def describe_devices(accelerator: Accelerator) -> str:
     return f"{accelerator.num_processes} x {name}, {precision}"
 
 
+def log(accelerator: Accelerator, line: dict) -> None:
+    """Show an epoch's line of metrics.jsonl to the tracker, whose full disk stops no training."""
+    try:
+        accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=line["epoch"])
+    except OSError as error:
+        print(f"overhaul: the tracker cannot write ({error}); training goes on", file=sys.stderr, flush=True)
+
+
+def end(accelerator: Accelerator) -> None:
+    """Finish the tracker, and part from the other processes."""
+    try:
+        accelerator.end_training()
+    except OSError as error:
+        print(f"overhaul: the tracker cannot write ({error})", file=sys.stderr, flush=True)
+
+
 def all_finite(model: nn.Module) -> bool:
     """Whether every parameter and BatchNorm statistic is a finite number."""
     return all(bool(torch.isfinite(value).all()) for value in (*model.parameters(), *model.buffers()))
@@ -130,13 +147,11 @@ def open_folder(accelerator: Accelerator, claim: run_folder.Claim, setup: Setup,
         run_folder.compare(config, run_folder.read_config(file), folder, ("epochs",) if run.resume_with else ())
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        try:
+        with run_folder.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             claim.lock()
             if run.overwrite:
                 run_folder.remove_run(folder)
-        except OSError as error:
-            raise ValueError(f"{folder} cannot be written to ({error}); name another with --output_dir") from None
     accelerator.wait_for_everyone()
     return config
 
@@ -144,10 +159,8 @@ def open_folder(accelerator: Accelerator, claim: run_folder.Claim, setup: Setup,
 def begin(accelerator: Accelerator, folder: Path, config: dict, run: Run, epoch: int, tracker_id: str) -> None:
     """Write the configuration and start the tracker, which goes on after the finished epochs."""
     if accelerator.is_main_process:
-        try:
+        with run_folder.writing(folder):
             run_folder.write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        except OSError as error:
-            raise ValueError(f"{folder} cannot be written to ({error}); name another with --output_dir") from None
     if run.tracker:
         values = run_folder.flatten(config).items()
         plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}

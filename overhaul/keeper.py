@@ -75,8 +75,7 @@ class Keeper:
         if state.best is state.metrics[-1] and job.accelerator.is_main_process:
             self.best = hub.student_files(job.student, job.setup, job.classes)
         self.save()
-        values = {key: value for key, value in state.metrics[-1].items() if key != "epoch"}
-        job.accelerator.log(values, step=state.epoch)
+        engine.log(job.accelerator, state.metrics[-1])
 
     def save(self, then: str = "; training goes on, and it is tried again") -> None:
         """Write the state down, unless that has been done; a failure is told, with what comes then, and remembered."""
@@ -113,7 +112,7 @@ class Keeper:
         """Save the state of a run that has been told to stop; raises Preempted, or ValueError where that fails."""
         self.save(then="")
         told = f"told to stop{f' by {self.watch.told}' if self.watch.told else ''}"
-        self.job.accelerator.end_training()
+        engine.end(self.job.accelerator)
         if self.unsaved:
             raise ValueError(f"{told}, but its last state could not be saved ({self.unsaved}); {self.goes_on()}")
         raise Preempted(f"{told}, and saved {self.state.where}; {self.goes_on()}")

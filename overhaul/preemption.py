@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 STATUS = 85  # of a process that was told to stop and can go on
@@ -51,13 +52,13 @@ class Watch:
             leave()
             os._exit(STATUS)
 
-    def arm(self, processes: int) -> None:
+    def arm(self, processes: int, timeout: timedelta) -> None:
         """From now on all processes stop together. On several, to be called by all of them."""
         if processes > 1:
-            import torch.distributed
+            from torch import distributed
 
-            on_cpu = torch.distributed.get_backend() == "gloo"
-            self.group = None if on_cpu else torch.distributed.new_group(backend="gloo")  # no GPU waits for a signal
+            if distributed.get_backend() != "gloo":  # so that no GPU waits for a signal
+                self.group = distributed.new_group(timeout=timeout, backend="gloo")
         self.processes, self.armed = processes, True
 
     def disarm(self) -> None:
@@ -67,10 +68,11 @@ class Watch:
         """Whether the flag is set on any process; Told, on all of them, once any has been told to stop."""
         told = self.told is not None
         if self.processes > 1:
-            import torch.distributed
+            import torch
+            from torch import distributed
 
             flags = torch.tensor([told, flag], dtype=torch.int32)
-            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, self.group)
+            distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.group)
             told, flag = flags.bool().tolist()
         if told:
             raise Told

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -139,6 +141,17 @@ def flatten(config: dict, prefix: str = "") -> dict:
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A run that cannot write to its folder at its start is one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written to ({error}); make room, or name another folder with --output_dir"
+        ) from None
 
 
 def remove_run(folder: Path) -> None:

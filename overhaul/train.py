@@ -64,15 +64,16 @@ def train(setup: Setup, run: Run) -> Result:
         publisher = Publisher(run, folder, accelerator.is_main_process)
         progress = Progress(accelerator.is_main_process, keeper.steps_left)
         introduce(job, run, keeper.state, folder, progress)
-        watch.arm(accelerator.num_processes)
+        watch.arm(accelerator.num_processes, timedelta(minutes=run.timeout_minutes))
         try:
             train_epochs(job, keeper, publisher, progress)
             watch.any()
         except Told:
+            progress.close_epoch()
             keeper.stop()
         watch.disarm()
         keeper.finish()
-        accelerator.end_training()
+        engine.end(accelerator)
     result = Result(folder, keeper.state.metrics, keeper.state.teacher_top1)
     progress.say(result_lines(job.setup, run.seed, result.final, result.best, folder))
     if address := publisher.finish():
@@ -89,7 +90,8 @@ def take_up(job: Job, run: Run, claim: Claim, watch: Watch) -> Keeper:
     state, newest = resume(accelerator, folder, fresh)
     engine.begin(accelerator, folder, config, run, state.epoch, state.tracker_id)
     if newest and accelerator.is_main_process:
-        run_folder.write_metrics(folder, state.metrics)
+        with run_folder.writing(folder):
+            run_folder.write_metrics(folder, state.metrics)
     engine.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
     return Keeper(job, run, folder, state, watch, newest)
 
@@ -130,7 +132,8 @@ def introduce(job: Job, run: Run, state: State, folder: Path, progress: Progress
             job.teacher.train()
         progress.say(f"teacher {setup.teacher.weights}: test top-1 {state.teacher_top1:.2f} %")
     if job.accelerator.is_main_process:
-        run_folder.write_record(folder, make_record(job, run, state))
+        with run_folder.writing(folder):
+            run_folder.write_record(folder, make_record(job, run, state))
     if state.epoch or state.step:
         progress.say(resumed(state, job.accelerator.num_processes))
 

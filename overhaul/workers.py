@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from overhaul import preemption
 from overhaul.images import Broken
 from overhaul.messages import first_line
 
@@ -59,7 +60,7 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),  # else it would draw from the global one
-        worker_init_fn=leave_interrupts,
+        worker_init_fn=leave_signals,
     )
     try:
         with deaths_explained():
@@ -84,6 +85,7 @@ def deaths_explained() -> Iterator[None]:
         ) from None
 
 
-def leave_interrupts(worker: int) -> None:
-    """Let the main process alone answer to Ctrl-C; it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals(worker: int) -> None:
+    """Let the main process alone answer to Ctrl-C and preemption, of which all may be told; it ends its workers."""
+    for number in (signal.SIGINT, *preemption.numbers()):
+        signal.signal(number, signal.SIG_IGN)

@@ -17,6 +17,7 @@ from hub_client import Client
 from hub_server import TOKEN, Fault, LocalHub
 from stress_resume import Killed, finish, stress
 from test_processes import TORCHRUN
+from test_resume import write_jpegs
 from test_train import flags
 
 from overhaul import checkpoints
@@ -77,7 +78,12 @@ def wait_until_gone(processes: list[int]) -> None:
 def start(*arguments, **environment) -> subprocess.Popen:
     command = [sys.executable, "-m", "overhaul", *map(str, arguments)]
     return subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -102,6 +108,29 @@ def test_a_single_process_ends_with_status_85_and_a_second_run_is_kept_out(digit
     assert result.status == 0 and "resumed after step" in result.out
 
 
+def test_data_workers_leave_a_signal_to_the_whole_group_to_their_process(tmp_path):
+    """SLURM tells every process of a step."""
+    arguments = ["train", "--setup", "digits", "--method", "original", "--data_path", write_jpegs(tmp_path)]
+    arguments += [
+        "--batch_size",
+        "2",
+        "--crop_area",
+        "[0.2, 1]",
+        "--workers",
+        "2",
+        "--skip_broken",
+        "1",
+        "--epochs",
+        "500",
+    ]
+    process = start(*arguments, "--output_dir", tmp_path / "run")
+    wait_for(process, lambda: checkpoints.found(tmp_path / "run"))
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    last = err.splitlines()[-1]
+    assert process.returncode == 85 and last.startswith("overhaul: told to stop by SIGTERM, and saved after "), err
+
+
 def test_a_run_that_has_not_begun_is_stopped_at_once(digits_teacher, tmp_path):
     process = start(*flags(digits_teacher, tmp_path / "run"))
     wait_for(process, lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text())
@@ -116,7 +145,7 @@ import time
 from overhaul.preemption import Told, Watch, listening
 watch = Watch()
 with listening(watch.hear):
-    watch.arm(1)
+    watch.arm(1, None)
     print("armed", flush=True)
     try:
         while time.sleep(0.05) or not watch.any():

@@ -81,10 +81,8 @@ def test_a_run_stopped_at_many_steps_ends_the_same(digits_teacher, finished, mon
     assert outcome(train(setup, run)) == outcome(finished)
 
 
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory) -> str:
-    """A folder of 22 JPEGs for training, one of them broken, and 22 for testing."""
-    folder = tmp_path_factory.mktemp("encoded")
+def write_jpegs(folder: Path) -> str:
+    """The folder, with 22 JPEGs for training, one of them broken, and 22 for testing."""
     features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(num_classes=22)})
     for split in ("train", "test"):
         cut = [content[:200] if (split, row) == ("train", 5) else content for row, content in enumerate(CONTENTS)]
@@ -93,7 +91,7 @@ def encoded(tmp_path_factory) -> str:
     return str(folder)
 
 
-def variants(digits_teacher, encoded) -> dict[str, tuple[Setup, Run]]:
+def variants(digits_teacher, folder: Path) -> dict[str, tuple[Setup, Run]]:
     alone = replace(SETUPS["digits"], method="original", epochs=2)
     small = Net(family="cifar_resnet", kwargs={"depth": 8, "num_classes": 10})
     crops = replace(alone, batch_size=2, image_size=32, crop_area=(0.2, 1.0), num_classes=22, epochs=2)
@@ -103,13 +101,13 @@ def variants(digits_teacher, encoded) -> dict[str, tuple[Setup, Run]]:
             replace(alone, student=small, mixup=1.0, lr_drops=(0.5,), restart_momentum=True),
             Run(),
         ),
-        "data workers, a broken image": (crops, Run(data_path=encoded, workers=2, skip_broken=1)),
+        "data workers, a broken image": (crops, Run(data_path=write_jpegs(folder), workers=2, skip_broken=1)),
     }
 
 
 @pytest.mark.parametrize("name", ["bf16", "mixup, momentum restarted", "data workers, a broken image"])
-def test_every_kind_of_run_ends_the_same(digits_teacher, encoded, monkeypatch, tmp_path, name):
-    setup, run = variants(digits_teacher, encoded)[name]
+def test_every_kind_of_run_ends_the_same(digits_teacher, monkeypatch, tmp_path, name):
+    setup, run = variants(digits_teacher, tmp_path)[name]
     whole = train(setup, replace(run, output_dir=str(tmp_path / "whole")))
     steps = (3, 11, 15) if "broken" in name else (5, 22, 25)
     run = replace(run, output_dir=str(tmp_path / "run"))

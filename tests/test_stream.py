@@ -129,6 +129,18 @@ def flat(nested) -> list[int]:
     return [label for batches in nested for batch in batches for label in batch]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_goes_on_has_the_steps_that_were_left_with_other_images(sets, workers):
+    loader, _ = open_loaders(sets["4 parquet files"], workers=workers)
+    loader.set_epoch(1)
+    whole = labels_of(loader)
+    loader.set_epoch(1, step=2)
+    rest = labels_of(loader)
+    assert len(rest) == len(whole) - 2 and rest not in (whole[2:], whole[:-2])
+    loader.set_epoch(1)
+    assert labels_of(loader) == whole
+
+
 WAYS = [(world, workers) for world in (1, 2, 3) for workers in (0, 1, 2)]
 FEW = {"tar shards": [(1, 1), (3, 2)], "save_to_disk": [(2, 0), (3, 2)], "imagefolder": [(2, 1)]}
 
