@@ -12,7 +12,7 @@ from overhaul.run_folder import flush, write_text
 KEPT = 2  # the newest ones, beside the best epoch's
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 MANIFEST = "manifest.json"
-BROKEN = "broken-"
+BROKEN, UNFINISHED, DELETED = "broken-", "unfinished", "deleted"
 
 
 def name(epoch: int, step: int) -> str:
@@ -28,8 +28,9 @@ def found(folder: Path) -> list[Path]:
 
 def begin(folder: Path) -> Path:
     """An empty folder for the files of the next checkpoint."""
-    unfinished = folder / "checkpoints" / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder / "checkpoints" / UNFINISHED
+    for left in (UNFINISHED, DELETED):
+        shutil.rmtree(folder / "checkpoints" / left, ignore_errors=True)
     unfinished.mkdir(parents=True)
     return unfinished
 
@@ -47,10 +48,11 @@ def complete(unfinished: Path, target: str) -> None:
 
 
 def prune(folder: Path, best: int | None) -> None:
-    """Delete all but the newest checkpoints and that of the best epoch."""
+    """Delete all but the newest checkpoints and that of the best epoch; one that is being deleted has another name."""
     for old in found(folder)[:-KEPT]:
         if best is None or old.name != name(best, 0):
-            shutil.rmtree(old)
+            shutil.rmtree(folder / "checkpoints" / DELETED, ignore_errors=True)
+            shutil.rmtree(old.rename(folder / "checkpoints" / DELETED))
 
 
 def fault(checkpoint: Path) -> str | None:

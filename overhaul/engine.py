@@ -68,8 +68,10 @@ def restarts() -> int:
 
 
 def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
-    """Where restarted processes find one another: not under the addresses of the dead, which Accelerate's launcher
-    leaves in its store (with --rdzv_backend static, its default)."""
+    """Where restarted processes find one another: the launcher's store, but not under the names of the dead ones.
+
+    `accelerate launch` keeps its store over a restart (--rdzv_backend static, its default), with their addresses.
+    """
     store, rank, world = next(distributed.rendezvous("env://", timeout=timeout))
     yield distributed.PrefixStore(f"restart-{restarts()}", store), rank, world
 

@@ -57,7 +57,7 @@ class Claim:
             raise ValueError(f"{nearest} is a file; name another folder with --output_dir")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise ValueError(f"{nearest} may not be written to; name another folder with --output_dir")
-        held = folder.exists() and any(path.name != LOCK for path in folder.iterdir())
+        held = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
         if held and not (folder / "config.yaml").is_file():
             raise ValueError(f"{folder} holds files but no run; name another folder with --output_dir")
         if held and run.resume == "never" and not run.overwrite:
@@ -192,6 +192,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_bytes(folder / name, content)
+    flush(folder)
 
 
 def flush(path: Path) -> None:

@@ -103,7 +103,7 @@ def check_same(folder: Path, what: str, before: str | None, now: str | None) -> 
 
 def save(accelerator: Accelerator, folder: Path, state: State) -> None:
     """Add a checkpoint, which appears whole or not at all; Unsaved, on all processes, where it cannot be written."""
-    unfinished = folder / "checkpoints" / "unfinished"
+    unfinished = folder / "checkpoints" / checkpoints.UNFINISHED
     on_main = accelerator.is_main_process
     written(accelerator, folder, lambda: on_main and checkpoints.begin(folder))
     written(accelerator, folder, lambda: accelerator.save_state(str(unfinished)))
@@ -125,5 +125,5 @@ def written(accelerator: Accelerator, folder: Path, write: Callable[[], object])
     reasons = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
     if reason := next(filter(None, reasons), None):
         if accelerator.is_main_process:
-            shutil.rmtree(folder / "checkpoints" / "unfinished", ignore_errors=True)
+            shutil.rmtree(folder / "checkpoints" / checkpoints.UNFINISHED, ignore_errors=True)
         raise Unsaved(reason)

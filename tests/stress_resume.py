@@ -114,13 +114,19 @@ def finish(run: Killed) -> float:
 def stress(
     run: Killed, kills: int, in_checkpoints: int, processes: int, longest: float, draw: random.Random
 ) -> Counter:
-    """Start the run and kill it, so often; longest: seconds of training between two kills. What the kills hit."""
+    """Start the run and kill it, so often; longest: seconds of training between two kills. What the kills hit.
+
+    A kill that was meant to hit the writing of a checkpoint and came too late is made again.
+    """
     plan = [False] * kills + [True] * in_checkpoints
     draw.shuffle(plan)
     hit = Counter()
-    for in_checkpoint in plan:
+    while plan:
+        in_checkpoint = plan.pop()
         run.start()
         rank, early = draw.choice([None, None, *range(processes)]), draw.random() < 0.1 and not in_checkpoint
+        if in_checkpoint and rank:
+            rank = None  # the main process would write on to the end
         arrived = early or run.wait_for(run.training)
         only = None if early or rank is None else run.ranks()[rank]
         if in_checkpoint:
@@ -133,6 +139,8 @@ def stress(
         if not arrived or run.process.poll() is not None:
             raise SystemExit(f"the run ended before its last kill; give it more --epochs\n{run.said}")
         run.kill(only)
+        if in_checkpoint and not run.writing():
+            plan.insert(draw.randint(0, len(plan)), True)
         where = "while a checkpoint was written" if run.writing() else "between checkpoints"
         hit[where if run.training() else "before training began"] += 1
         hit["of one process alone" if only else "of all at once"] += 1

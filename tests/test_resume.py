@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -17,13 +18,14 @@ from safetensors.torch import load_file
 from test_data import CONTENTS
 from test_train import flags, quick, times_apart
 
-from overhaul import checkpoints
+from overhaul import checkpoints, engine
 from overhaul import state as room
 from overhaul.job import Job
 from overhaul.keeper import Keeper
 from overhaul.preemption import Preempted
 from overhaul.run import Run
 from overhaul.setups import SETUPS, Net, Setup
+from overhaul.state import State
 from overhaul.train import Result, train
 
 STEPS = 22  # an epoch of the digits
@@ -324,3 +326,33 @@ def test_tensorboard_shows_each_epoch_once(digits_teacher, monkeypatch, tmp_path
     train(quick(digits_teacher), run)
     events = EventAccumulator(str(tmp_path / "run" / "logs" / "overhaul")).Reload().Scalars("test_top1")
     assert [event.step for event in events] == [1, 2]
+
+
+def test_what_accelerate_saves_and_loads(tmp_path):
+    """A canary: weights under plain names, momentum, registered objects, random numbers, whose file may be missing."""
+    accelerator = engine.start(Run())
+    network = torch.nn.Linear(3, 2)
+    model, optimizer = accelerator.prepare(network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9))
+    state = State(step=3)
+    accelerator.register_for_checkpointing(state)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    accelerator.save_state(str(tmp_path))
+    names = ["custom_checkpoint_0.pkl", "model.safetensors", "optimizer.bin", "random_states_0.pkl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert set(load_file(tmp_path / "model.safetensors")) == {"weight", "bias"}
+
+    def now() -> list:
+        momentum = [each["momentum_buffer"].tolist() for each in optimizer.state_dict()["state"].values()]
+        weights = [value.tolist() for value in network.state_dict().values()]
+        return [weights, momentum, state.step, torch.rand(2).tolist(), np.random.rand(), random.random()]
+
+    before = now()
+    optimizer.step()
+    state.step = 4
+    assert all(one != other for one, other in zip(now(), before, strict=True))
+    accelerator.load_state(str(tmp_path))
+    assert now() == before
+    (tmp_path / "random_states_0.pkl").unlink()
+    accelerator.load_state(str(tmp_path))
+    assert now()[:3] == before[:3]
