@@ -5,6 +5,7 @@ or to one of them. Prints what was killed when, and whether both runs ended in t
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
@@ -70,13 +72,25 @@ class Killed:
         except FileNotFoundError:
             return False
 
-    def kill(self, only: int | None = None) -> None:
-        """SIGKILL to one process, after which the launcher ends, or to all at once."""
-        if only is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        else:
-            os.kill(only, signal.SIGKILL)
+    def everyone(self) -> list[int]:
+        """The process ids of the training processes and the launcher, which has put each into a session of its own."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
+        found = [*self.ranks(), self.process.pid]
+        self.process.send_signal(signal.SIGCONT)
+        return found
+
+    def kill(self, processes: list[int] | None = None) -> None:
+        """SIGKILL to these, or to all of them; the launcher ends where it is not killed itself."""
+        for each in processes or self.everyone():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         self.process.wait(120)
+        while self.orphans():
+            time.sleep(0.01)
+
+    def orphans(self) -> bool:
+        """Whether processes of this run are left."""
+        return any(str(self.folder) in line for line in command_lines())
 
     def ranks(self) -> list[int]:
         """The process ids of the training processes, by rank."""
@@ -100,6 +114,13 @@ class Killed:
             for which in ("final", "best")
         }
         return {**students, "metrics": [{k: v for k, v in line.items() if k not in TIMES} for line in lines]}
+
+
+def command_lines() -> Iterator[str]:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if int(entry.parent.name) != os.getpid():
+                yield entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def finish(run: Killed) -> float:
@@ -128,7 +149,8 @@ def stress(
         if in_checkpoint and rank:
             rank = None  # the main process would write on to the end
         arrived = early or run.wait_for(run.training)
-        only = None if early or rank is None else run.ranks()[rank]
+        everyone = run.everyone() if arrived and not early else None
+        only = everyone[rank] if everyone and rank is not None else None
         if in_checkpoint:
             for _ in range(draw.randint(0, 2)):
                 arrived = arrived and run.wait_for(run.writing) and run.wait_for(lambda: not run.writing())
@@ -138,7 +160,7 @@ def stress(
             time.sleep(draw.uniform(0, longest))
         if not arrived or run.process.poll() is not None:
             raise SystemExit(f"the run ended before its last kill; give it more --epochs\n{run.said}")
-        run.kill(only)
+        run.kill([only] if only else everyone)
         if in_checkpoint and not run.writing():
             plan.insert(draw.randint(0, len(plan)), True)
         where = "while a checkpoint was written" if run.writing() else "between checkpoints"
