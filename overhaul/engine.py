@@ -43,7 +43,6 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
             DistributedDataParallelKwargs(
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
-                static_graph=run.gradient_accumulation_steps == 1,  # a step without synchronising is another graph
             ),
             InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
         ],

@@ -65,10 +65,11 @@ class State:
             setattr(self, name, state[name])
 
 
-def resume(accelerator: Accelerator, folder: Path, now: State) -> tuple[State, Path | None]:
+def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[[], None]) -> tuple[State, Path | None]:
     """The state after the folder's newest whole checkpoint, with all that it holds loaded, and that checkpoint.
 
-    now: what a run that begins here would be; it is returned where there is no checkpoint. Raises ValueError where the
+    now: what a run that begins here would be; it is returned where there is no checkpoint. before: what is to be done
+    where there is one, before it is loaded. Raises ValueError where the
     run began with another teacher or other data, has gone on for longer than it is to be, or has no whole checkpoint.
     """
     state = State()
@@ -77,6 +78,7 @@ def resume(accelerator: Accelerator, folder: Path, now: State) -> tuple[State, P
     if not found:
         state.load_state_dict(now.state_dict())
         return state, None
+    before()
     try:
         accelerator.load_state(str(found))
     except Exception as error:  # of another version, perhaps

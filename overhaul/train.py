@@ -6,10 +6,12 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from overhaul import engine, run_folder
 from overhaul.job import Job, make_job
 from overhaul.keeper import Keeper
-from overhaul.optimisation import begin_epoch, training_step
+from overhaul.optimisation import begin_epoch, losses, training_step
 from overhaul.plan import Pace, plan_lines
 from overhaul.preemption import Told, Watch, listening, stop_with_launcher
 from overhaul.progress import Progress, epoch_line, result_lines
@@ -87,13 +89,30 @@ def take_up(job: Job, run: Run, claim: Claim, watch: Watch) -> Keeper:
     config = engine.open_folder(accelerator, claim, job.setup, run)
     teacher = job.origin and job.origin.sha256
     fresh = State(epochs=job.setup.epochs, data=images.fingerprint, teacher=teacher)
-    state, newest = resume(accelerator, folder, fresh)
+    state, newest = resume(accelerator, folder, fresh, before=lambda: settle(job))
     engine.begin(accelerator, folder, config, run, state.epoch, state.tracker_id)
     if newest and accelerator.is_main_process:
         with run_folder.writing(folder):
             run_folder.write_metrics(folder, state.metrics)
     engine.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
     return Keeper(job, run, folder, state, watch, newest)
+
+
+def settle(job: Job) -> None:
+    """Let DistributedDataParallel lay out its buckets as they are after the first step of a run.
+
+    Of more than two processes, the order in which gradients are summed depends on it. The step leaves BatchNorm
+    statistics behind, which a checkpoint then replaces.
+    """
+    setup, accelerator = job.setup, job.accelerator
+    if accelerator.num_processes > 2:
+        share = setup.batch_size // accelerator.num_processes // job.parts
+        images = torch.zeros(share, 3, setup.image_size, setup.image_size, device=accelerator.device)
+        labels = torch.zeros(share, dtype=torch.int64, device=accelerator.device)
+        images = images.to(memory_format=torch.channels_last)
+        results = losses(accelerator, job.model, job.teacher, images, labels, setup.distill_weight)
+        accelerator.backward(results[1] + results[2])
+        job.optimizer.zero_grad()
 
 
 def train_epochs(job: Job, keeper: Keeper, publisher: Publisher, progress: Progress) -> None:
@@ -187,7 +206,8 @@ def train_epoch(
         keeper.after_step()
     progress.close_epoch()
     means, seconds = keeper.read_means(), keeper.meter.seconds
-    return {"lr": lr, **means, "images_per_second": means.pop("images") / seconds, "seconds": seconds}
+    seen = means.pop("images")
+    return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
 
 
 if __name__ == "__main__":
