@@ -131,6 +131,7 @@ def run(root, tmp_path):
     data = {"name": "digits", "hub_id": None, "revision": None, "training_images": "few", "test_images": 3}
     record = {"setup": "digits", "method": "original", "teacher": None, "student": student, "data": data}
     record |= {"recipe": {"epochs": 1}, "run": {"seed": 0, "hardware": "none"}, "published": None, "versions": {}}
+    record["changes_of_length"] = []
     (folder / "overhaul.json").write_text(json.dumps(record))
     return folder
 
