@@ -1,6 +1,9 @@
 """Batches made ahead by worker processes."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -87,5 +90,14 @@ def deaths_explained() -> Iterator[None]:
 
 def leave_signals(worker: int) -> None:
     """Let the main process alone answer to Ctrl-C and preemption, of which all may be told; it ends its workers."""
-    for number in (signal.SIGINT, *preemption.numbers()):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, preemption.numbers())
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End at the signal of the main process, which at its own end tells its workers to stop and waits for them."""
+    while signal.sigwaitinfo(preemption.numbers()).si_pid != multiprocessing.parent_process().pid:
+        pass
+    os._exit(0)

@@ -131,6 +131,12 @@ def test_data_workers_leave_a_signal_to_the_whole_group_to_their_process(tmp_pat
     assert process.returncode == 85 and last.startswith("overhaul: told to stop by SIGTERM, and saved after "), err
 
 
+def test_a_process_that_ends_amid_its_batches_ends_its_data_workers(tmp_path):
+    script = "from overhaul.workers import work; batches = work(range(100), 2); print(next(batches), flush=True)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0\n", "")
+
+
 def test_a_run_that_has_not_begun_is_stopped_at_once(digits_teacher, tmp_path):
     process = start(*flags(digits_teacher, tmp_path / "run"))
     wait_for(process, lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text())
