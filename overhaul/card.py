@@ -5,6 +5,7 @@ from pathlib import Path
 from overhaul import model_config
 from overhaul.model_config import Preprocessing
 from overhaul.progress import millions
+from overhaul.run_folder import best_line
 from overhaul.setups import SETUPS, Net
 from overhaul.tables import describe
 
@@ -30,7 +31,7 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
     """
     from huggingface_hub import ModelCard
 
-    line = metrics[-1] if which == "final" else best(metrics)
+    line = metrics[-1] if which == "final" else best_line(metrics)
     student, teacher, show = record["student"], record["teacher"], model_config.preprocessing(config, repo)
     own = student["family"] != "resnet"  # which timm does not know
     card = ModelCard.from_template(
@@ -60,10 +61,6 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
     return str(card)
 
 
-def best(metrics: list[dict]) -> dict:
-    return max(metrics, key=lambda line: line["test_top1"])
-
-
 def name_of(network: dict) -> str:
     return describe(Net(family=network["family"], kwargs=network["kwargs"]))
 
@@ -90,7 +87,7 @@ def images(show: Preprocessing) -> dict:
 
 
 def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:
-    last, top = metrics[-1], best(metrics)
+    last, top = metrics[-1], best_line(metrics)
     rows = [
         (f"this run, epoch {last['epoch']}", last, "final" if last["epoch"] == epochs else f"of {epochs}, so far"),
         (f"this run, epoch {top['epoch']}", top, "best"),

@@ -196,9 +196,7 @@ def evaluate_source(source: str, data: str, run: Run, like: str | None = None) -
     """
     weights = hub.fetch(source)
     rows = [get(like)] if like else [row for row in SETUPS.values() if row.data == data]
-    test = model_config.preprocessing(weights.config, source) or (rows and model_config.of_row(rows[0]))
-    if not test:
-        raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+    test = model_config.shown(weights.config, source, rows[0] if rows else None)
     num_classes = weights.net.kwargs["num_classes"]
     in_memory = test.size <= 64
     how = {"resize": test.resize, "interpolation": test.interpolation, "in_memory": in_memory}

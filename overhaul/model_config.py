@@ -104,6 +104,13 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
     return Preprocessing(size, resize, mean, std, wanted[0])
 
 
+def shown(config: dict, source: str, row: Setup | None) -> Preprocessing:
+    """How a source's images are shown: as its config.json says, else as the row does; ValueError where neither does."""
+    if found := preprocessing(config, source) or (row and of_row(row)):
+        return found
+    raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+
+
 def of_row(row: Setup) -> Preprocessing:
     """How a setup shows its test images."""
     return Preprocessing(row.image_size, row.test_resize or row.image_size, row.mean, row.std)

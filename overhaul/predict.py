@@ -20,9 +20,7 @@ def predict(source: str, images: list[str], top: int = 5, like: Setup | None = N
     if top < 1:
         raise ValueError(f"--top must be at least 1, not {top}")
     weights = hub.fetch(source)
-    show = model_config.preprocessing(weights.config, source) or (like and model_config.of_row(like))
-    if show is None:
-        raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+    show = model_config.shown(weights.config, source, like)
     network, normalize = hub.build(weights), Normalize(show.mean, show.std, "cpu")
     names = model_config.labels(weights.config) or tuple(map(str, range(weights.net.kwargs["num_classes"])))
     answers = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from overhaul import card, curves, hub, model_config, remote
+from overhaul import card, curves, hub, model_config, remote, run_folder
 from overhaul.job import Job
 from overhaul.messages import check_repo
 from overhaul.run import Run
@@ -42,13 +42,13 @@ def push(folder: str | Path, repo: str, private: bool = False, best: bool = Fals
 def make_repository(folder: Path, student: Path, target: Path, repo: str, which: str) -> dict:
     """Write what is pushed into `target`; the line of metrics.jsonl that the student is of."""
     record, metrics = read_run(folder)
-    last, best = metrics[-1], card.best(metrics)
+    last, best = metrics[-1], run_folder.best_line(metrics)
     config, epochs = model_config.read(student / "config.json"), record["recipe"]["epochs"]
     for name in SHARED:
         (target / name).write_bytes((student / name).read_bytes())
     record |= {"pushed": which, "epochs_done": last["epoch"], "final": last, "best": best}
-    (target / "overhaul.json").write_text(json.dumps(record, indent=2) + "\n")
-    (target / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    run_folder.write_record(target, record)
+    run_folder.write_metrics(target, metrics)
     (target / "curves.png").write_bytes(curves.draw(metrics, card.title(record)))
     (target / "README.md").write_text(card.render(record, metrics, config, repo, which, epochs))
     return best if which == "best" else last

@@ -167,6 +167,11 @@ def write_metrics(folder: Path, metrics: list[dict]) -> None:
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
 
+def best_line(metrics: list[dict]) -> dict | None:
+    """The line of metrics.jsonl of the best epoch, the first of equals."""
+    return max(metrics, key=lambda line: line["test_top1"], default=None)
+
+
 def write_record(folder: Path, record: dict) -> None:
     write_text(folder / "overhaul.json", json.dumps(record, indent=2) + "\n")
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from overhaul import checkpoints
 from overhaul.engine import agreed
 from overhaul.messages import first_line
+from overhaul.run_folder import best_line
 
 
 @dataclass
@@ -54,8 +55,8 @@ class State:
 
     @property
     def best(self) -> dict | None:
-        """The line of the best epoch, the first of equals."""
-        return max(self.metrics, key=lambda line: line["test_top1"], default=None)
+        """See run_folder.best_line."""
+        return best_line(self.metrics)
 
     def state_dict(self) -> dict:
         return asdict(self)
@@ -69,8 +70,8 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
     """The state after the folder's newest whole checkpoint, with all that it holds loaded, and that checkpoint.
 
     now: what a run that begins here would be; it is returned where there is no checkpoint. before: what is to be done
-    where there is one, before it is loaded. Raises ValueError where the
-    run began with another teacher or other data, has gone on for longer than it is to be, or has no whole checkpoint.
+    where there is one, before it is loaded. Raises ValueError where the run began with another teacher or other data,
+    has gone on for longer than it is to be, or has no whole checkpoint.
     """
     state = State()
     accelerator.register_for_checkpointing(state)

@@ -41,7 +41,7 @@ class Result:
 
     @property
     def best(self) -> dict:
-        return max(self.metrics, key=lambda line: line["test_top1"])
+        return run_folder.best_line(self.metrics)
 
 
 @deaths_explained()
