@@ -13,7 +13,10 @@ from overhaul.run import Run
 from overhaul.setups import SETUPS, Setup, get
 
 HIDDEN = {"name", "published"}
-SWITCHES = [f"--{field.name}" for cls in (Setup, Run) for field in dataclasses.fields(cls) if field.type is bool]
+SWITCHES = {
+    f"--{field.name}": "true" for cls in (Setup, Run) for field in dataclasses.fields(cls) if field.type is bool
+}
+SWITCHES["--compile"] = "default"
 
 
 def parse_training(argv: list[str]) -> tuple[Setup, Run]:
@@ -49,7 +52,7 @@ def training_parser(row: Setup) -> jsonargparse.ArgumentParser:
 
 
 def tidy(argv: list[str]) -> list[str]:
-    """--teacher SOURCE means --teacher.weights SOURCE; a switch without a value means true."""
+    """--teacher SOURCE means --teacher.weights SOURCE; a switch without a value means true, --compile "default"."""
     tidied = []
     for i, argument in enumerate(argv):
         value = argv[i + 1] if i + 1 < len(argv) else "--"
@@ -57,7 +60,7 @@ def tidy(argv: list[str]) -> list[str]:
             argument = argument.replace("--teacher", "--teacher.weights", 1)
         tidied.append(argument)
         if argument in SWITCHES and value.startswith("--"):
-            tidied.append("true")
+            tidied.append(SWITCHES[argument])
     return tidied
 
 

@@ -1,158 +1,190 @@
-"""How fast images come, beside the way of the authors' release."""
+"""Where a training step goes, and how near it comes to what the machine can do."""
 
-import io
+import os
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import datasets
-import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from overhaul import sources
-from overhaul.data import TrainLoader
-from overhaul.images import EncodedImages, Images
+from overhaul import distill, engine, models
+from overhaul.bench_data import endless_batches, made_up
+from overhaul.data import Normalize, TrainLoader
+from overhaul.job import check_shares, count_workers
+from overhaul.optimisation import LOW_PRECISIONS, MODES, autocast, make_ready, training_step
+from overhaul.plan import peak_memory
 from overhaul.run import Run
-from overhaul.setups import SETUPS, Setup
-from overhaul.workers import load_batches
+from overhaul.setups import Setup, get
 
-ROUNDS = 5
+WARM_UP = 2  # steps that are not timed
+LARGE = (64, 256, 32, 32)  # what the convolution of `convolution_rate` reads
 
 
-def bench_data(imagenet: str | None, cifar100: str | None, seconds: float) -> list[dict]:
-    """Images a second of one core, ours and the release's, for ImageNet's and CIFAR-100's training batches.
+def make_step(setup: str | Setup, batch_size: int, mixed_precision: str = "no") -> Callable[[Tensor, Tensor], Tensor]:
+    """The training loop's own step, optimiser included, over networks with fresh weights: step(images, labels) -> loss.
 
-    imagenet, cifar100: a local copy of the data; made-up images without one. seconds: for each way with each data, in
-    five rounds, ours and the release's in turn. Each way has one core. A line holds the medians {"data", "images",
-    "ours", "release", "ratio"} and the spread of the ratios, {"lowest", "highest"}.
+    setup: a row of SETUPS or its name. images: normalised floats [batch_size, 3, height, width] on any device; labels:
+    [batch_size] class numbers; loss: a scalar on the device, cross-entropy and weighted distillation loss. Steps of
+    several settings may be run in turn. Raises ValueError for an unknown setup or precision.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            # both before anything is timed, so that a wrong path is told at once
-            both = [jpegs(imagenet, Path(folder)), small_images(cifar100)]
-            return [compare(*each, seconds) for each in both]
-    finally:
-        torch.set_num_threads(threads)
+    return Trial(setup, batch_size, Run(mixed_precision=mixed_precision)).step
 
 
-def jpegs(path: str | None, folder: Path) -> tuple:
-    """What `compare` takes, for ImageNet."""
-    setup = SETUPS["imagenet_b"]
-    if path:
-        options = {"splits": ("train",), "resize": setup.test_resize, "in_memory": False}
-        (images,) = sources.load("imagenet", setup.image_size, Run(data_path=path), 1000, **options)
-    else:
-        images = made_up_jpegs(setup)
-    few = np.arange(min(len(images), 1000))
-    for row, (encoded, _) in zip(few, images.read(few), strict=True):
-        file = folder / "a class" / f"{row}.JPEG"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(encoded)
-    normalize = [transforms.ToTensor(), transforms.Normalize(setup.mean, setup.std)]
-    flip = transforms.RandomHorizontalFlip()
-    changes = transforms.Compose([transforms.RandomResizedCrop(setup.image_size), flip, *normalize])
-    setup = replace(setup, batch_size=min(32, len(few)))
-    theirs = DataLoader(ImageFolder(str(folder), changes), setup.batch_size, sampler=Endless(len(few)), num_workers=1)
-    images = replace(images, table=images.table.select(few), labels=images.labels[few])
-    return f"ImageNet, {path or 'made up'}", images, setup, theirs, 1
+class Trial:
+    """A setup's networks with fresh weights, and its optimiser, ready to be trained on this process alone."""
+
+    def __init__(self, setup: str | Setup, batch_size: int | None, run: Run) -> None:
+        setup = get(setup) if isinstance(setup, str) else setup
+        self.run, self.setup = run, replace(setup, batch_size=setup.batch_size if batch_size is None else batch_size)
+        self.accelerator = engine.start(run)
+        check_shares(self.setup, run, self.accelerator)
+        self.device, self.precision = self.accelerator.device, autocast(self.accelerator)
+        self.method, teacher = networks(setup)
+        self.model, self.optimizer, self.teach = make_ready(self.method, teacher, setup, run, self.accelerator)
+        self.model.train()
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See make_step."""
+        if len(images) != self.setup.batch_size:
+            raise ValueError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
+        images, labels = images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+        how = images, labels, self.setup.distill_weight
+        _, cross_entropy, distill_loss = training_step(self.accelerator, self.model, self.teach, self.optimizer, *how)
+        return cross_entropy + distill_loss
+
+    def cut(self) -> None:
+        """Make ready for step_in_pieces."""
+        self.student_stages = self.method.student.forward_stages
+        self.distance = self.method.distance if self.teach else None
+        if self.run.compile != "no":
+            how = {"dynamic": False, "mode": MODES[self.run.compile]}
+            self.student_stages = torch.compile(self.student_stages, **how)
+            self.distance = self.distance and torch.compile(self.distance, **how)
+
+    def step_in_pieces(self, images: Tensor, labels: Tensor, lap: Callable[[str], None]) -> None:
+        """The same step, with lap(name) after each piece; the loss's gradient is taken apart from the student's."""
+        scaler = self.accelerator.scaler
+        scaled = scaler.scale if scaler else lambda loss: loss
+        stages = self.teach(images) if self.teach else None
+        lap("teacher")
+        with self.precision:
+            logits, features = self.student_stages(images)
+        cross_entropy, gradients = scaled(F.cross_entropy(logits.float(), labels)), []
+        lap("student forward")
+        if stages:
+            leaves = [feature.detach().requires_grad_() for feature in features]
+            with self.precision:
+                distill_loss = self.setup.distill_weight * self.distance(leaves, stages.features)
+            scaled(distill_loss).backward()
+            gradients = [leaf.grad for leaf in leaves]
+        lap("connectors and loss")
+        torch.autograd.backward([cross_entropy, *(features if stages else ())], [None, *gradients])
+        lap("backward")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        lap("optimiser")
 
 
-def small_images(path: str | None) -> tuple:
-    """What `compare` takes, for CIFAR-100."""
-    setup = SETUPS["cifar_a"]
-    if path:
-        (images,) = sources.load("cifar100", setup.image_size, Run(data_path=path), 100, splits=("train",))
-    else:
-        draw = np.random.default_rng(0)
-        content = draw.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
-        images = Images(content, draw.integers(0, 100, 10_000), tuple(map(str, range(100))))
-    setup = replace(setup, batch_size=min(setup.batch_size, len(images)))
-    theirs = DataLoader(AsTorchvision(images, setup), setup.batch_size, sampler=Endless(len(images)), num_workers=1)
-    return f"CIFAR-100, {path or 'made up'}", images, setup, theirs, 0
+def networks(setup: Setup) -> tuple[torch.nn.Module, torch.nn.Module | None]:
+    """A module of distill.METHODS and its teacher, both with fresh weights."""
+    torch.manual_seed(0)
+    method, teacher = distill.METHODS[setup.method], None
+    if method.needs_teacher:
+        teacher = distill.as_teacher(models.create(setup.teacher))
+    return method(models.create(setup.student), teacher), teacher
 
 
-def made_up_jpegs(setup: Setup) -> EncodedImages:
-    """64 images as large, in pixels and in bytes, as ImageNet's are on average."""
-    draw, encoded = np.random.default_rng(0), []
-    for _ in range(64):
-        coarse = Image.fromarray(draw.integers(0, 256, (47, 63, 3), dtype=np.uint8)).resize((500, 375))
-        noisy = np.asarray(coarse) + draw.normal(0, 12, (375, 500, 1))
-        file = io.BytesIO()
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
-        encoded.append({"bytes": file.getvalue(), "path": None})
-    features = datasets.Features({"image": datasets.Image(decode=False)})
-    table = datasets.Dataset.from_dict({"image": encoded}, features).with_format("arrow")
-    classes = tuple(map(str, range(1000)))
-    return EncodedImages(table, np.arange(64), classes, "train", setup.image_size, setup.test_resize)
+def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) -> dict:
+    """Where the steps of a setup go, on this process alone, over made-up images that the loop's own loader brings.
+
+    Medians of `steps` steps, whole and in pieces in turn. Seconds under "pieces" (data, teacher, student forward,
+    connectors and loss with their gradient, backward, optimiser) and "step"; bytes under "peak_memory": of the GPU, or
+    else of this process, all that it has loaded included; a second's floating point operations, a multiplication and an
+    addition apart, under "flops" (of the networks' convolutions and products) and "convolution_flops" (of a large
+    convolution in the same precision).
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("overhaul bench measures one process; start it without a launcher")
+    engine.keep_memory()
+    trial = Trial(setup, batch_size, run)
+    trial.cut()
+    clock, batches = Clock(trial.device), batches_on_device(trial)
+    for number in range(WARM_UP + steps):
+        trial.step(*next(batches))
+        clock("step")
+        if number == 0:
+            peak = peak_memory()
+        batch = next(batches)
+        clock("data")
+        trial.step_in_pieces(*batch, clock)
+    pieces = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in clock.laps.items()}
+    step, images = pieces.pop("step"), trial.setup.batch_size
+    precision = LOW_PRECISIONS.get(trial.accelerator.mixed_precision, torch.float32)
+    return {
+        "setup": trial.setup.name,
+        "method": trial.setup.method,
+        "device": engine.describe_devices(trial.accelerator),
+        "compile": run.compile,
+        "batch_size": images,
+        "steps": steps,
+        "pieces": pieces,
+        "step": step,
+        "images_per_second": images / step,
+        "flops": operations(trial.setup) * images / step,
+        "convolution_flops": convolution_flops(trial.device, precision),
+        "peak_memory": peak,
+    }
 
 
-class AsTorchvision(Dataset):
-    """An image at a time through PIL, as torchvision's CIFAR100 with the release's transforms."""
+class Clock:
+    """Seconds between calls, by the name of what has ended."""
 
-    def __init__(self, images: Images, setup: Setup) -> None:
-        self.images = images
-        crop = [transforms.Pad(setup.pad, padding_mode="reflect"), transforms.RandomHorizontalFlip()]
-        normalize = [transforms.ToTensor(), transforms.Normalize(setup.mean, setup.std)]
-        self.transform = transforms.Compose([*crop, transforms.RandomCrop(setup.image_size), *normalize])
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.laps, self.at = device, {}, time.perf_counter()
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int):
-        return self.transform(Image.fromarray(self.images.pixels[row])), int(self.images.labels[row])
+    def __call__(self, name: str) -> None:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+        now = time.perf_counter()
+        self.laps.setdefault(name, []).append(now - self.at)
+        self.at = now
 
 
-class Endless:
-    """Shuffled indices, epoch after epoch."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from torch.randperm(self.n).tolist()
-
-
-def endless_batches(loader: TrainLoader, workers: int):
-    """The loader's batches, epoch after epoch, without the pause between two of them."""
-    epochs = 400 if workers else 1  # starting workers is what takes time between two
-    while True:
-        drawn = []
-        for epoch in range(epochs):
-            loader.set_epoch(epoch)
-            drawn += loader.drawn()
-        yield from load_batches(loader.batches, drawn, workers)
+def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised batches as the loop gets them, of made-up images."""
+    setup, in_memory = trial.setup, trial.setup.crop_area is None
+    images = made_up(setup, 10_000 if in_memory else max(64, setup.batch_size))
+    workers = 0 if in_memory else count_workers(trial.run)
+    loader = TrainLoader(images, setup, trial.run.seed, workers=workers)
+    normalize = Normalize(setup.mean, setup.std, trial.device)
+    for pixels, labels, _ in endless_batches(loader, workers):
+        yield normalize(pixels.permute(0, 3, 1, 2)), labels.to(trial.device, non_blocking=True)
 
 
-def compare(name: str, images, setup: Setup, theirs, workers: int, seconds: float) -> dict:
-    """A line of `bench_data`; theirs: the release's endless loader, workers: processes that make our batches."""
-    loader = TrainLoader(images, setup, seed=0, workers=workers)
-    rounds = []
-    for _ in range(ROUNDS):
-        ours = images_per_second(endless_batches(loader, workers), seconds / ROUNDS)
-        release = images_per_second(theirs, seconds / ROUNDS)
-        rounds.append((ours, release, ours / release))
-    ours, release, ratio = map(statistics.median, zip(*rounds, strict=True))
-    ratios = [each for _, _, each in rounds]
-    line = {"data": name, "images": len(images), "ours": ours, "release": release, "ratio": ratio}
-    return {**line, "lowest": min(ratios), "highest": max(ratios)}
+def operations(setup: Setup) -> float:
+    """Floating point operations of a step for an image, counted: the teacher's pass, the student's and its gradient."""
+    method, teacher = networks(setup)
+    images = torch.zeros(2, 3, setup.image_size, setup.image_size)
+    with FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
+            stages = teacher.forward_stages(images) if teacher else None
+        logits, distill_loss = method(images, stages)
+        (logits.sum() + distill_loss).backward()
+    return counter.get_total_flops() / len(images)
 
 
-def images_per_second(batches, seconds: float) -> float:
-    """Of an endless loader, the first four batches and the start of workers left out."""
-    stream = iter(batches)
-    for _ in range(4):
-        next(stream)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        count += len(next(stream)[0])
-    return count / (time.perf_counter() - started)
+def convolution_flops(device: torch.device, precision: torch.dtype) -> float:
+    """Floating point operations a second of a 3x3 convolution from 256 to 256 channels, the median of nine."""
+    images = torch.randn(LARGE, device=device, dtype=precision).to(memory_format=torch.channels_last)
+    convolution = torch.nn.Conv2d(LARGE[1], LARGE[1], 3, padding=1, bias=False, device=device, dtype=precision)
+    convolution.to(memory_format=torch.channels_last)
+    clock = Clock(device)
+    with torch.no_grad():
+        for _ in range(9):
+            convolution(images)
+            clock("convolution")
+    return 2 * images.numel() * 9 * LARGE[1] / statistics.median(clock.laps["convolution"])

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+PIECE, GPU_PIECE = {"cpu": 2**19}, 2**24  # elements of a map that the loss takes at once
+
 
 def margin(norm: nn.BatchNorm2d) -> Tensor:
     """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, 3.1).
@@ -25,15 +27,52 @@ def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     """Partial L2 distance of a student's map to the margin ReLU of a teacher's (paper, equations 1 to 3).
 
     student (after its connector), teacher: [batch, channels, height, width]; margin: [channels].
-    Returns a scalar, summed over the map and averaged over the batch, computed in fp32 whatever the inputs.
-    A student at or below a target that is not positive is left alone.
+    Returns a scalar, summed over the map and averaged over the batch, computed in fp32 whatever the inputs (in fp64 for
+    a student in fp64). A student at or below a target that is not positive is left alone. The teacher gets no gradient.
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student and teacher maps differ in shape: {list(student.shape)}, {list(teacher.shape)}")
-    target = torch.maximum(teacher.float(), margin.float().view(1, -1, 1, 1))
-    difference = student.float() - target
-    counted = (difference > 0) | (target > 0)
-    return torch.where(counted, difference, 0.0).square().sum() / len(student)
+    if torch.compiler.is_compiling():
+        return differences(rows(student), rows(teacher.detach()), margin).square().sum() / len(student)
+    return FusedPartialL2.apply(student, teacher, margin)
+
+
+def rows(feature: Tensor) -> Tensor:
+    """A map as [batch x height x width, channels], which is how channels_last keeps it."""
+    return feature.movedim(1, -1).flatten(0, 2)
+
+
+def differences(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+    """Student minus target where it counts, else 0, in fp32 or fp64; student, teacher: rows."""
+    target = torch.maximum(teacher.to(exact(student)), margin.to(exact(student)))
+    difference = student - target
+    positive = torch.maximum(difference, target)  # where the student is above its target, or the target above 0
+    return torch.ops.aten.threshold_backward(difference, positive, 0)  # a `where` in a single pass
+
+
+def exact(student: Tensor) -> torch.dtype:
+    return torch.promote_types(student.dtype, torch.float32)
+
+
+class FusedPartialL2(torch.autograd.Function):
+    """partial_l2 piece by piece, so that what a piece needs stays in the cache; keeps one map, for the gradient."""
+
+    @staticmethod
+    def forward(ctx, student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=exact(student), device=student.device)
+        kept = torch.empty_like(student, memory_format=torch.channels_last)
+        size = max(1, PIECE.get(student.device.type, GPU_PIECE) // len(margin))
+        for mine, theirs, place in zip(*(rows(each).split(size) for each in (student, teacher, kept)), strict=True):
+            difference = differences(mine, theirs, margin)
+            place.copy_(difference)
+            total += difference.square_().sum()
+        ctx.save_for_backward(kept)
+        return total / len(student)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        (kept,) = ctx.saved_tensors
+        return kept * (gradient * (2 / len(kept))), None, None
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
@@ -74,11 +113,15 @@ class Overhaul(nn.Module):
     def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [batch, classes] and the distillation loss, a scalar; stage i of n weighs 1 / 2^(n - 1 - i)."""
         logits, features = self.student.forward_stages(images)
+        return logits, self.distance(features, teacher_stages.features)
+
+    def distance(self, features: list[Tensor], targets: list[Tensor]) -> Tensor:
+        """The distillation loss of the student's feature maps (before the connectors) and the teacher's."""
         loss, last = 0.0, len(features) - 1
-        for i, (mine, target) in enumerate(zip(features, teacher_stages.features, strict=True)):
+        for i, (mine, target) in enumerate(zip(features, targets, strict=True)):
             stage_loss = partial_l2(self.connectors[i](mine), target, self.get_buffer(f"margin{i}"))
             loss = loss + stage_loss / 2 ** (last - i)
-        return logits, loss
+        return loss
 
 
 class Original(nn.Module):

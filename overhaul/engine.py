@@ -1,5 +1,6 @@
 """The only place that configures Accelerate: processes, precision, trackers, and what processes tell one another."""
 
+import ctypes
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ from overhaul import run_folder
 from overhaul.run import Run
 from overhaul.setups import Setup
 
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
 START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
 GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL
 SILENT = ("Timed out waiting", "Socket Timeout", "timed out after", "Watchdog caught collective operation timeout")
@@ -29,11 +31,9 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     """The Accelerator of a run; ValueError for a launch, a precision or a tracker that cannot work."""
     if run.tracker and not find_spec(run.tracker):
         raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
+    set_up_backends(run)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
         mixed_precision=run.mixed_precision,
@@ -59,6 +59,28 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
     return accelerator
+
+
+def set_up_backends(run: Run) -> None:
+    """What PyTorch leaves to its user: the kernels that GPUs use, and where compiled ones are kept."""
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = not run.deterministic
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overhaul" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step, for the whole process: fresh pages are slow to get.
+
+    Where tensors live on a CPU and the C library is glibc.
+    """
+    if not torch.accelerator.is_available() and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def restarts() -> int:

@@ -14,7 +14,7 @@ from overhaul import distill, engine, hub, model_config, models, sources
 from overhaul.data import EvalLoader, Normalize, TrainLoader
 from overhaul.evaluation import evaluate
 from overhaul.messages import choose
-from overhaul.optimisation import make_optimizer
+from overhaul.optimisation import Teach, make_ready
 from overhaul.run import Run
 from overhaul.setups import SETUPS, Net, Setup, get, same_net, teacher_setup
 from overhaul.stream import EvalStream, TrainStream, open_streams
@@ -33,6 +33,7 @@ class Job:
     accelerator: Accelerator
     model: nn.Module
     teacher: nn.Module | None
+    teach: Teach | None
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader | TrainStream
     test_loader: EvalLoader | EvalStream
@@ -74,22 +75,16 @@ def make_job(setup: Setup, run: Run, accelerator: Accelerator) -> Job:
         source = engine.agreed(accelerator, lambda: hub.pinned(setup.teacher.weights))
         with accelerator.main_process_first():
             setup, teacher, origin = load_teacher(setup, source)
-        teacher.to(accelerator.device, memory_format=torch.channels_last)
     setup = unpublished_if_changed(setup)
     set_seed(run.seed)
-    model = method(models.create(setup.student), teacher).to(memory_format=torch.channels_last)
-    if run.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if run.compile:
-        model.compile()
-        if teacher is not None:
-            teacher.forward_stages = torch.compile(teacher.forward_stages)
-    model, optimizer = accelerator.prepare(model, make_optimizer(model, setup))
+    model = method(models.create(setup.student), teacher)
+    model, optimizer, teach = make_ready(model, teacher, setup, run, accelerator)
     return Job(
         setup=setup,
         accelerator=accelerator,
         model=model,
         teacher=teacher,
+        teach=teach,
         optimizer=optimizer,
         train_loader=train_loader,
         test_loader=test_loader,
@@ -110,7 +105,7 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise ValueError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images ({shares})")
     if run.sync_bn and on_cpu:
         raise ValueError("--sync_bn needs GPUs: PyTorch has no synchronised BatchNorm on a CPU")
-    if run.compile and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+    if run.compile != "no" and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
         raise ValueError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
 
 

@@ -1,12 +1,61 @@
-"""The optimiser, its schedule and the training step."""
+"""The optimiser, its schedule and the training step, with all that makes the networks fast in it."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overhaul.models import Stages
+from overhaul.run import Run
 from overhaul.setups import Setup
+
+LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MODES = {"default": "default", "max": "max-autotune"}  # of --compile, for torch.compile
+
+Teach = Callable[[Tensor], Stages]
+
+
+def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator) -> tuple:
+    """What training_step takes of a module of distill.METHODS and its teacher: the prepared model, Teach, optimiser.
+
+    Both go to the device, in channels_last, and are compiled if the run says so.
+    """
+    model.to(memory_format=torch.channels_last)
+    if run.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if run.compile != "no":
+        model.compile(dynamic=False, mode=MODES[run.compile])
+    teach = None
+    if teacher is not None:
+        teacher.to(accelerator.device, memory_format=torch.channels_last)
+        teach = make_teach(teacher, accelerator, run.compile)
+    return *accelerator.prepare(model, make_optimizer(model, setup)), teach
+
+
+def make_teach(teacher: nn.Module, accelerator, compile: str = "no") -> Teach:
+    """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on."""
+    precision, stages = autocast(accelerator), teacher.forward_stages
+    for module in teacher.modules():
+        if accelerator.mixed_precision in LOW_PRECISIONS and isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(LOW_PRECISIONS[accelerator.mixed_precision])
+    if compile != "no":
+        stages = torch.compile(stages, dynamic=False, mode=MODES[compile])
+
+    def teach(images: Tensor) -> Stages:
+        if compile == "max":
+            torch.compiler.cudagraph_mark_step_begin()  # the features of the step before are no longer needed
+        with torch.no_grad(), precision:
+            return stages(images)
+
+    return teach
+
+
+def autocast(accelerator) -> torch.autocast:
+    """The accelerator's precision, which another Accelerator of the process would change for accelerator.autocast()."""
+    low = LOW_PRECISIONS.get(accelerator.mixed_precision)
+    return torch.autocast(accelerator.device.type, low, enabled=low is not None)
 
 
 def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
@@ -17,6 +66,7 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
         momentum=setup.momentum,
         weight_decay=setup.weight_decay,
         nesterov=setup.nesterov,
+        fused=True,
     )
 
 
@@ -37,7 +87,7 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
 def training_step(
     accelerator,
     model: nn.Module,
-    teacher: nn.Module | None,
+    teach: Teach | None,
     optimizer,
     images: Tensor,
     labels: Tensor,
@@ -46,27 +96,23 @@ def training_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step on normalised images; gives logits, cross-entropy and weighted distillation loss, without a graph.
 
-    model: a prepared module of distill.METHODS. teacher: see distill.as_teacher; None where the method needs none.
+    model, teach, optimizer: see make_ready; teach is None where the method needs no teacher.
     labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss. parts: of equal
     size, that the batch goes through one after the other; their gradients add up to the mean over the batch.
     """
     results = []
     for i, (some_images, some_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
         with nullcontext() if i == parts - 1 else accelerator.no_sync(model):
-            logits, cross_entropy, distill_loss = losses(accelerator, model, teacher, some_images, some_labels, weight)
+            logits, cross_entropy, distill_loss = losses(model, teach, some_images, some_labels, weight)
             accelerator.backward((cross_entropy + distill_loss) / parts)
-        results.append((logits.detach(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
+        results.append((logits.detach().clone(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
     optimizer.step()
     optimizer.zero_grad()
     logits, cross_entropy, distill_loss = zip(*results, strict=True)
     return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
 
 
-def losses(accelerator, model, teacher, images: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def losses(model, teach: Teach | None, images: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, cross-entropy and weighted distillation loss, with their graph; see training_step."""
-    stages = None
-    if teacher is not None:
-        with torch.no_grad(), accelerator.autocast():
-            stages = teacher.forward_stages(images)
-    logits, distill_loss = model(images, stages, labels)
+    logits, distill_loss = model(images, teach(images) if teach else None, labels)
     return logits, F.cross_entropy(logits, labels), weight * distill_loss

@@ -31,7 +31,7 @@ class Run:
         gradient_accumulation_steps: parts of a batch that go through the networks one after the other, to save memory;
             BatchNorm sees the parts
         sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
-        compile: torch.compile teacher and student
+        compile: torch.compile teacher and student: no, default, or max (longer, with CUDA graphs on GPUs)
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
         deterministic: only kernels that give the same bits every time, which costs speed on GPUs; CPUs' do anyway
         checkpoint_steps: steps between two checkpoints, beside that of each epoch's end
@@ -60,7 +60,7 @@ class Run:
     stream_images: int | None = None
     gradient_accumulation_steps: int = 1
     sync_bn: bool = False
-    compile: bool = False
+    compile: str = "no"
     dry_run: bool = False
     deterministic: bool = False
     checkpoint_steps: int | None = None
@@ -76,6 +76,7 @@ class Run:
 
     def __post_init__(self) -> None:
         choose("--resume", self.resume, ("auto", "never"))
+        choose("--compile", self.compile, ("no", "default", "max"))
         choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
         if self.tracker:
             choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))

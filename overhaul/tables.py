@@ -26,6 +26,25 @@ def bench_table(lines: list[dict]) -> str:
     return text_table([head, *rows])
 
 
+def step_table(result: dict) -> str:
+    """What bench.bench found: a line a piece of the step, and the whole beside the machine."""
+    whole, peak = sum(result["pieces"].values()), result["peak_memory"] / 2**30
+    rows = [(name, f"{1000 * each:.1f}", f"{100 * each / whole:.1f}") for name, each in result["pieces"].items()]
+    compiled = "" if result["compile"] == "no" else f", --compile {result['compile']}"
+    share = result["flops"] / result["convolution_flops"]
+    return "\n".join(
+        [
+            f"{result['setup']}, {result['method']}, batches of {result['batch_size']}: {result['device']}{compiled}\n",
+            text_table([("piece of a step", "ms (median)", "share %"), *rows]),
+            f"\nwhole step  {1000 * result['step']:.1f} ms (median of {result['steps']}), "
+            f"{result['images_per_second']:,.1f} images/s",
+            f"networks    {result['flops'] / 1e9:,.0f} GFLOP/s, {share:.2f} of what a large convolution reaches here "
+            f"({result['convolution_flops'] / 1e9:,.0f})",
+            f"memory      {peak:.2f} GiB at the peak",
+        ]
+    )
+
+
 def parameters(net: Net) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in models.create(net).parameters())

@@ -52,6 +52,7 @@ def train(setup: Setup, run: Run) -> Result:
     Told to stop by SIGTERM or SIGUSR1 it saves its state and raises Preempted, a SystemExit. With run.dry_run it stops
     after the first few steps, has written nothing, and the Result has no metrics.
     """
+    engine.keep_memory()
     folder = run_folder.output_dir(setup, run)
     if run.dry_run:
         return rehearse(make_job(setup, run, engine.start(run, folder)), run, folder)
@@ -110,7 +111,7 @@ def settle(job: Job) -> None:
         images = torch.zeros(share, 3, setup.image_size, setup.image_size, device=accelerator.device)
         labels = torch.zeros(share, dtype=torch.int64, device=accelerator.device)
         images = images.to(memory_format=torch.channels_last)
-        results = losses(accelerator, job.model, job.teacher, images, labels, setup.distill_weight)
+        results = losses(job.model, job.teach, images, labels, setup.distill_weight)
         accelerator.backward(results[1] + results[2])
         job.optimizer.zero_grad()
 
@@ -193,7 +194,7 @@ def train_epoch(
     for images, labels in islice(loader, steps):
         images, labels = job.normalize(images), labels.to(job.accelerator.device, non_blocking=True)
         logits, cross_entropy, distill_loss = training_step(
-            job.accelerator, job.model, job.teacher, job.optimizer, images, labels, setup.distill_weight, job.parts
+            job.accelerator, job.model, job.teach, job.optimizer, images, labels, setup.distill_weight, job.parts
         )
         state.step += 1
         keeper.meter.add(state.step, logits, labels, cross_entropy, distill_loss)

@@ -24,7 +24,7 @@ def one_step(teacher: str, parts: int) -> dict[str, torch.Tensor]:
     images, labels = next(iter(job.train_loader))
     optimizer = SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
     _, *losses = training_step(
-        accelerator, job.model, job.teacher, optimizer, job.normalize(images), labels, setup.distill_weight, parts
+        accelerator, job.model, job.teach, optimizer, job.normalize(images), labels, setup.distill_weight, parts
     )
     gradients = {name: parameter.grad for name, parameter in job.method.named_parameters()}
     result = {"losses": accelerator.reduce(torch.stack(losses), "mean"), **gradients}

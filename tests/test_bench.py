@@ -1,131 +1,121 @@
-"""The benchmark of the data: both ways measured alike, on one core each, in one run."""
+"""The benchmark of a step: it is the loop's own, its pieces are the whole, and its numbers are what they say."""
 
 import json
+from dataclasses import replace
 
-import datasets
-import numpy as np
 import pytest
 import torch
+from plain_step import make_plain_step
 from test_cli import refused
 
 from overhaul import bench
-from overhaul.bench import bench_data
-from overhaul.setups import SETUPS, Setup
+from overhaul.run import Run
+from overhaul.setups import SETUPS
 
-KEYS = {"data", "images", "ours", "release", "ratio", "lowest", "highest"}
-
-
-def check(lines: list[dict]) -> None:
-    for line in lines:
-        assert set(line) == KEYS and line["lowest"] <= line["ratio"] <= line["highest"]
-        assert min(line["ours"], line["release"], line["lowest"]) > 0
+PIECES = ["data", "teacher", "student forward", "connectors and loss", "backward", "optimiser"]
+SMALL = replace(SETUPS["digits"], image_size=16)
 
 
-def test_made_up_images_give_a_table_of_two_lines(overhaul, monkeypatch):
-    monkeypatch.setattr(bench, "ROUNDS", 1)
-    result = overhaul("bench", "data", "--seconds", 0.5)
+def batch(setup, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(n, 3, setup.image_size, setup.image_size), torch.randint(10, (n,))
+
+
+def test_a_step_is_that_of_a_plain_loop(monkeypatch):
+    """Several times over, so that optimiser and momentum are the same too."""
+    monkeypatch.setitem(SETUPS, "digits", SMALL)
+    images, labels = batch(SMALL, 8)
+    plain, ours = make_plain_step("digits"), bench.make_step("digits", 8)
+    for _ in range(3):
+        torch.testing.assert_close(ours(images, labels), plain(images, labels), rtol=1e-3, atol=0)
+
+
+def test_steps_of_several_precisions_run_in_turn():
+    """Each keeps its own, whatever was made after it."""
+    images, labels = batch(SMALL, 8)
+    alone = [bench.make_step(SMALL, 8, precision)(images, labels) for precision in ("no", "bf16")]
+    steps = [bench.make_step(SMALL, 8, precision) for precision in ("no", "bf16")]
+    assert [step(images, labels) for step in steps] == alone and alone[0] != alone[1]
+    loss = steps[0](images.to(memory_format=torch.channels_last), labels)
+    assert loss.shape == () and not loss.requires_grad
+
+
+def test_the_step_in_pieces_is_the_whole_step():
+    images, labels = batch(SMALL, 8)
+    whole, pieces = (bench.Trial(SMALL, 8, Run()) for _ in range(2))
+    whole.step(images, labels)
+    pieces.cut()
+    pieces.step_in_pieces(images.to(memory_format=torch.channels_last), labels, lambda name: None)
+    for one, other in zip(whole.method.parameters(), pieces.method.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_teacher"])
+def test_the_table_and_its_json(overhaul, name, monkeypatch):
+    monkeypatch.setattr(bench, "LARGE", (2, 64, 8, 8))
+    result = overhaul("bench", "--setup", name, "--batch_size", 16, "--steps", 2, "--json")
     assert result.status == 0, result.err
-    head, rule, *rows = result.out.splitlines()
-    assert head.split("  ")[0] == "training images" and "ours, images/s" in head and "ratio (median)" in head
-    assert set(rule) == {"-", " "}
-    assert [row.split("  ")[0] for row in rows] == ["ImageNet, made up", "CIFAR-100, made up"]
-    assert all(float(number.replace(",", "")) > 0 for row in rows for number in row.split()[-5:])
+    found = json.loads(result.out)
+    assert list(found["pieces"]) == PIECES and found["steps"] == 2 and found["batch_size"] == 16
+    assert found["images_per_second"] == pytest.approx(16 / found["step"])
+    assert min(found["flops"], found["convolution_flops"], found["peak_memory"]) > 1e6
+    table = overhaul("bench", "--setup", name, "--batch_size", 16, "--steps", 1, "--mixed_precision", "bf16").out
+    assert "1 x cpu" in table and "bf16" in table.splitlines()[0]
+    assert [line.split("  ")[0] for line in table.splitlines()[4:10]] == PIECES
+    shares = [float(line.split()[-1]) for line in table.splitlines()[4:10]]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert "images/s" in table and "GFLOP/s" in table and "GiB at the peak" in table
 
 
-def test_real_images_come_faster_than_in_the_release(shared, tmp_path, overhaul, monkeypatch):
-    """By less than the bar, since a test machine is a noisy one."""
-    imagenet, cifar = shared / "data" / "imagenet_sample", tmp_path / "cifar100"
-    cifar.mkdir()
-    file = str(shared / "data" / "cifar100" / "cifar100" / "train-00000-of-00001.parquet")
-    datasets.Dataset.from_parquet(file).select(range(2000)).to_parquet(cifar / "train.parquet")
-    monkeypatch.setattr(bench, "ROUNDS", 2)
-    result = overhaul("bench", "data", "--imagenet", imagenet, "--cifar100", cifar, "--seconds", 1, "--json")
-    assert result.status == 0, result.err
-    lines = json.loads(result.out)
-    check(lines)
-    assert [line["data"] for line in lines] == [f"ImageNet, {imagenet}", f"CIFAR-100, {cifar}"]
-    assert [line["images"] for line in lines] == [160, 2000]
-    assert lines[0]["ratio"] > 1 and lines[1]["ratio"] > 10
+def test_operations_are_counted():
+    """WRN 10-1 under WRN 16-2 by hand: one pass of the teacher, three of the student less the first one's input."""
+    student = SETUPS["digits"].student
+    alone = bench.operations(replace(SETUPS["digits"], method="original"))
+    assert alone == bench.operations(replace(SETUPS["digits_teacher"], student=student))
+    distilled = bench.operations(SETUPS["digits"])
+    assert distilled > alone
+    size, widths = SETUPS["digits"].image_size, [16, 16, 32, 64]
+    stem = 2 * 27 * 16 * size**2
+    forward, area = stem, size**2
+    for i in (1, 2, 3):
+        area //= 1 if i == 1 else 4
+        shortcut = 0 if widths[i - 1] == widths[i] else widths[i - 1]
+        forward += 2 * area * widths[i] * (9 * widths[i - 1] + 9 * widths[i] + shortcut)
+    forward += 2 * 64 * 10
+    assert alone == 3 * forward - stem
 
 
-def test_the_ratio_is_of_ours_over_the_releases_round_by_round(monkeypatch):
-    speeds = iter([100, 50, 300, 100, 80, 10, 60, 60, 500, 100])
-    monkeypatch.setattr(bench, "images_per_second", lambda batches, seconds: next(speeds))
-    images = bench.made_up_jpegs(SETUPS["imagenet_b"])
-    line = bench.compare("some", images, bench.replace(SETUPS["imagenet_b"], batch_size=8), [], workers=0, seconds=5)
-    assert line == {
-        **{"data": "some", "images": 64, "ours": 100, "release": 60},
-        **{"ratio": 3, "lowest": 1, "highest": 8},
-    }
-
-
-def test_json_holds_the_lines(overhaul, monkeypatch):
-    monkeypatch.setattr(bench, "images_per_second", lambda batches, seconds: seconds)
-    lines = json.loads(overhaul("bench", "data", "--seconds", 2, "--json").out)
-    check(lines)
-    assert [(line["images"], line["ours"], line["ratio"]) for line in lines] == [(64, 0.4, 1), (10000, 0.4, 1)]
-
-
-@pytest.fixture(scope="module")
-def compared() -> dict[str, tuple]:
-    """What the two measurements would compare, and how many threads PyTorch has then."""
-    seen = {}
-
-    def compare(name, images, setup, theirs, workers, seconds):
-        ours = next(bench.endless_batches(bench.TrainLoader(images, setup, seed=0), 0))[:2]
-        seen[name.split(",")[0]] = (setup, ours, next(iter(theirs)), theirs, workers, torch.get_num_threads())
-        return {}
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "compare", compare)
-        bench_data(None, None, seconds=1)
-    assert torch.get_num_threads() == 2, "given back"
-    torch.set_num_threads(before)
-    return seen
-
-
-@pytest.mark.parametrize("name", ["ImageNet", "CIFAR-100"])
-def test_both_ways_make_the_same_batches_the_release_normalised_floats(compared, name):
-    setup, (pixels, labels), (theirs, their_labels), *_ = compared[name]
-    size, n = setup.image_size, setup.batch_size
-    assert isinstance(setup, Setup) and size == (224 if name == "ImageNet" else 32)
-    assert pixels.dtype == torch.uint8 and pixels.shape == (n, size, size, 3) and labels.shape == (n,)
-    assert theirs.dtype == torch.float32 and theirs.shape == (n, 3, size, size) and their_labels.shape == (n,)
-    mean, std = (torch.tensor(each)[:, None, None] for each in (setup.mean, setup.std))
-    back = (theirs * std + mean) * 255
-    assert (back - back.round()).abs().max() < 1e-3 and back.min() > -0.1 and back.max() < 255.1
-    assert np.ptp(back.numpy()) > 200
-
-
-def test_both_ways_have_one_core(compared):
-    """For JPEGs a worker each, which PyTorch gives one thread; in memory ours needs no worker."""
-    for name, workers in (("ImageNet", 1), ("CIFAR-100", 0)):
-        *_, theirs, ours, threads = compared[name]
-        assert (theirs.num_workers, ours, threads) == (1, workers, 1)
-
-
-def test_a_wrong_path_is_told_before_anything_is_timed_and_threads_are_given_back(monkeypatch):
-    monkeypatch.setattr(bench, "images_per_second", None)
-    before = torch.get_num_threads()
-    for paths in (("/nowhere", None), (None, "/nowhere")):
-        with pytest.raises(ValueError, match="/nowhere: there is no such folder"):
-            bench_data(*paths, seconds=1)
-    assert torch.get_num_threads() == before
+def test_a_benchmark_of_encoded_images(overhaul, monkeypatch):
+    monkeypatch.setattr(bench, "LARGE", (2, 64, 8, 8))
+    setup = replace(SMALL, image_size=32, crop_area=(0.08, 1.0))
+    monkeypatch.setitem(SETUPS, "digits", setup)
+    found = json.loads(overhaul("bench", "--setup", "digits", "--batch_size", 80, "--steps", 1, "--json").out)
+    assert list(found["pieces"]) == PIECES
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["data", "--imagenet", "/nowhere"], ["/nowhere: there is no such folder"]),
-        (["data", "--seconds", "0"], ["--seconds must be above 0"]),
-        (["data", "--seconds", "-3"], ["--seconds must be above 0"]),
-        (["data", "--seconds", "nan"], ["--seconds must be above 0"]),
-        (["data", "--seconds", "long"], ["--seconds", "long"]),
-        (["date"], ["date"]),
-        ([], ["what"]),
+        (["--setup", "cifar_x"], ["cifar_x", "cifar_a"]),
+        (["--mixed_precision", "fp8"], ["fp8", "bf16"]),
+        (["--mixed_precision", "fp16"], ["fp16 needs a GPU"]),
+        (["--compile", "fast"], ["fast", "default, max"]),
+        (["--batch_size", "1"], ["--batch_size 1 leaves BatchNorm less than 2 images"]),
+        (["--batch_size", "0"], ["--batch_size"]),
+        (["--steps", "0"], ["--steps must be at least 1"]),
+        (["--stpes", "3"], ["did you mean --steps?"]),
     ],
 )
 def test_wrong_values_are_one_line(overhaul, arguments, words):
     refused(overhaul("bench", *arguments), *words)
+
+
+def test_a_batch_of_another_size_is_refused():
+    images, labels = batch(SMALL, 6)
+    with pytest.raises(ValueError, match="takes 8 images at once, not 6"):
+        bench.make_step(SMALL, 8)(images, labels)
+
+
+def test_a_launcher_is_refused(overhaul, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(overhaul("bench", "--setup", "digits"), "measures one process")

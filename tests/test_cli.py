@@ -243,9 +243,9 @@ def test_evaluate_on_data_of_other_classes(overhaul, digits_teacher, tmp_path):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
-    from overhaul import cli
+    from overhaul import cli, commands
 
-    monkeypatch.setattr(cli, "setups", lambda argv: torch.zeros(2).view(3, 3) or [1].index(2))
+    monkeypatch.setattr(commands, "setups", lambda argv: torch.zeros(2).view(3, 3) or [1].index(2))
     with pytest.raises((RuntimeError, ValueError)):
         cli.main(["setups"])
 

@@ -1,15 +1,16 @@
 """The networks and the method give the values of the authors' release, field by field."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 import weights
-from accelerate import Accelerator
 from torch import nn
 
-from overhaul import distill, models
-from overhaul.optimisation import make_optimizer, training_step
+from overhaul import distill, engine, models
+from overhaul.optimisation import losses, make_optimizer, make_ready, make_teach, training_step
+from overhaul.run import Run
 from overhaul.setups import SETUPS
 
 NAMES = ("cifar_a", "cifar_d", "cifar_f", "imagenet_b")
@@ -99,6 +100,32 @@ def test_first_step_logits_and_gradients(case):
             assert norms[name] == pytest.approx(value, rel=1e-3, abs=1e-6 * largest), name
 
 
+def check_first_step(case, run: Run, rtol: float) -> None:
+    """In channels_last, through what the loop makes ready; the loss is fused in every test of this file."""
+    method, teacher, accelerator = copy.deepcopy(make_model(case)), copy.deepcopy(case.teacher), engine.start(run)
+    model, _, teach = make_ready(method, teacher, case.setup, run, accelerator)
+    model.zero_grad()
+    images = case.images.to(memory_format=torch.channels_last)
+    _, cross_entropy, distilled = losses(model, teach, images, case.labels, case.setup.distill_weight)
+    accelerator.backward(cross_entropy + distilled)
+    close([cross_entropy.item(), distilled.item()], case.expected["losses"][0][:2], rtol=rtol)
+    for part, names in ((method.student, "grad_norms"), (method.connectors, "connector_grad_norms")):
+        expected = sum(norm**2 for norm in case.expected[names].values()) ** 0.5
+        found = sum(parameter.grad.square().sum() for parameter in part.parameters()) ** 0.5
+        close(found, expected, rtol=10 * rtol)
+
+
+@pytest.mark.parametrize(("precision", "rtol"), [("no", 1e-4), ("bf16", 3e-2)])
+def test_the_first_step_as_the_loop_takes_it(case, precision, rtol):
+    check_first_step(case, Run(mixed_precision=precision), rtol)
+
+
+@pytest.mark.parametrize("case", ["cifar_a"], indirect=True)
+def test_the_first_step_compiled(case):
+    """Half a minute to compile, so of one setting."""
+    check_first_step(case, Run(compile="default"), rtol=1e-4)
+
+
 def test_three_steps_through_our_training_step(case):
     expected = case.expected
     assert case.setup.distill_weight == expected["scale"]
@@ -106,14 +133,15 @@ def test_three_steps_through_our_training_step(case):
     # MobileNet's gradients at these weights are so large that fp32 rounding alone (threads, kernels) moves the second
     # and third cross-entropy by a hundredth; float64 lies as far from the golden value as we do
     later = 2e-2 if case.name == "imagenet_b" else 1e-3
-    model, accelerator = make_model(case), Accelerator(cpu=True)
+    model, accelerator = make_model(case), engine.start(Run())
     model.zero_grad()
     optimizer = make_optimizer(model, case.setup)
     for group in optimizer.param_groups:
         group["lr"] = expected["lr"]
     model, optimizer = accelerator.prepare(model, optimizer)
-    for number, losses in enumerate(expected["losses"]):
+    teach = make_teach(case.teacher, accelerator)
+    for number, golden_losses in enumerate(expected["losses"]):
         _, mine, distilled = training_step(
-            accelerator, model, case.teacher, optimizer, case.images, case.labels, case.setup.distill_weight
+            accelerator, model, teach, optimizer, case.images, case.labels, case.setup.distill_weight
         )
-        close([mine, distilled, mine + distilled], losses, rtol=later if number else 1e-4)
+        close([mine, distilled, mine + distilled], golden_losses, rtol=later if number else 1e-4)

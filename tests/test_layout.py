@@ -17,10 +17,11 @@ ORDER = (
     ["model_config", "curves", "checkpoints"],
     ["sources", "augmentation", "workers", "hub", "engine", "optimisation", "progress"],
     ["data", "stream", "prepare", "card", "timm_models", "state"],
-    ["job", "bench"],
+    ["job", "bench_data"],
     ["plan", "record", "publish", "predict", "export", "keeper"],
-    ["train"],
+    ["train", "bench"],
     ["demo", "arguments"],
+    ["commands"],
     ["cli"],
     ["__main__", "__init__"],
 )
@@ -59,7 +60,7 @@ def test_imports_point_down_only(path):
 
 def test_nothing_but_the_command_imports_train():
     importers = {room_of(path) for path in FILES for name, script in imports(path) if name.split(".")[1] == "train"}
-    assert importers <= {"cli", "demo"}
+    assert importers <= {"commands", "demo"}
 
 
 def test_no_room_bears_the_name_of_a_standard_module_or_a_dependency():

@@ -21,10 +21,10 @@ class Block(nn.Module):
         if inputs != outputs:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(x)
+    def forward(self, active: Tensor) -> Tensor:
+        """`active` is relu(input): the network runs it itself, since the input is a feature where a stage opens."""
         shortcut = active if self.downsample is None else self.downsample(active)
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(active))))) + shortcut
+        return self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(active))))).add_(shortcut)
 
 
 def stage(depth: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -52,7 +52,8 @@ class CifarResNet(Backbone):
     def forward_stages(self, images: Tensor) -> Stages:
         x, features = self.bn1(self.conv1(images)), []
         for layer in (self.layer1, self.layer2, self.layer3):
-            x = layer(x)
+            for i, block in enumerate(layer):
+                x = block(F.relu(x, inplace=i > 0 or not features))
             features.append(x)
         return Stages(self.fc(F.relu(x).mean((2, 3))), features)
 

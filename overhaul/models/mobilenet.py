@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.models.backbone import Backbone, Stages
@@ -10,19 +12,60 @@ WIDTHS_AND_STRIDES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
 STAGE_ENDS = (3, 5, 11, 13)  # the last block of `model` at strides 4, 8, 16 and 32
 
 
+class Depthwise(nn.Conv2d):
+    """A 3x3 convolution of each channel on its own."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        slow = self.stride[0] > 1 and x.device.type == "cpu" and x.dtype == torch.bfloat16
+        return Strided.apply(x, self.weight.to(x.dtype), self.stride) if slow else super().forward(x)
+
+
+class Strided(torch.autograd.Function):
+    """A strided depthwise convolution in bf16 on a CPU, for which oneDNN has no kernel for the gradient of the input.
+
+    The one without a stride has: its gradient, of zeros where the stride leaps, is the same.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, None, stride, 1, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        spread = torch.zeros_like(x)
+        spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = gradient
+        of_x, _, _ = gradients(spread, x, weight, (1, 1), (True, False, False))
+        _, of_weight, _ = gradients(gradient, x, weight, ctx.stride, (False, True, False))
+        return of_x, of_weight, None
+
+
+def gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], wanted: tuple) -> tuple:
+    """Of a depthwise convolution's input, weight and bias, as far as they are wanted."""
+    how = {"padding": (1, 1), "dilation": (1, 1), "transposed": False, "output_padding": (0, 0), "groups": len(weight)}
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, **how, output_mask=wanted)
+
+
 def stem(outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, outputs, 3, 2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Depthwise 3x3, BatchNorm, ReLU, pointwise 1x1, BatchNorm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(3, outputs, 3, 2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+def separable(inputs: int, outputs: int, stride: int, tapped: bool) -> nn.Sequential:
+    """Depthwise 3x3, BatchNorm, ReLU, pointwise 1x1, BatchNorm, ReLU, whose input is a feature where it is tapped."""
+    return nn.Sequential(
+        Depthwise(inputs, stride),
         nn.BatchNorm2d(inputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=not tapped),
     )
 
 
@@ -33,8 +76,8 @@ class MobileNet(Backbone):
         super().__init__()
         self.model = nn.Sequential(stem(32))
         channels = 32
-        for width, stride in WIDTHS_AND_STRIDES:
-            self.model.append(separable(channels, width, stride))
+        for number, (width, stride) in enumerate(WIDTHS_AND_STRIDES, start=1):
+            self.model.append(separable(channels, width, stride, number in STAGE_ENDS))
             channels = width
         self.fc = nn.Linear(channels, num_classes)
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weights
 
 
-def shortcut(x: Tensor, stride: int, channels: int) -> Tensor:
-    """x at the block's resolution, zero-padded to its number of channels."""
+def add_shortcut(out: Tensor, x: Tensor, stride: int) -> Tensor:
+    """out, with a block's input x added at its resolution to the first of its channels."""
     if stride == 2:
         x = F.avg_pool2d(x, 2, ceil_mode=True)
-    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])) if channels > x.shape[1] else x
+    out[:, : x.shape[1]] += x
+    return out
 
 
 class Basic(nn.Module):
@@ -34,8 +35,8 @@ class Basic(nn.Module):
         return self.bn1(x)
 
     def forward(self, x: Tensor, opened: Tensor) -> Tensor:
-        out = self.bn3(self.conv2(F.relu(self.bn2(self.conv1(opened)))))
-        return out + shortcut(x, self.stride, out.shape[1])
+        out = self.bn3(self.conv2(F.relu_(self.bn2(self.conv1(opened)))))
+        return add_shortcut(out, x, self.stride)
 
     @property
     def opening_norm(self) -> nn.BatchNorm2d:
@@ -63,8 +64,8 @@ class Bottleneck(nn.Module):
         return self.bn2(self.conv1(self.bn1(x)))
 
     def forward(self, x: Tensor, opened: Tensor) -> Tensor:
-        out = self.bn4(self.conv3(F.relu(self.bn3(self.conv2(F.relu(opened))))))
-        return out + shortcut(x, self.stride, out.shape[1])
+        out = self.bn4(self.conv3(F.relu_(self.bn3(self.conv2(F.relu(opened))))))
+        return add_shortcut(out, x, self.stride)
 
     @property
     def opening_norm(self) -> nn.BatchNorm2d:

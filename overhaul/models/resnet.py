@@ -22,8 +22,8 @@ class Basic(nn.Module):
         self.downsample = projection(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return out + (x if self.downsample is None else self.downsample(x))
+        out = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+        return out.add_(x if self.downsample is None else self.downsample(x))
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -47,9 +47,9 @@ class Bottleneck(nn.Module):
         self.downsample = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
-        return out + (x if self.downsample is None else self.downsample(x))
+        out = F.relu_(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(F.relu_(self.bn2(self.conv2(out)))))
+        return out.add_(x if self.downsample is None else self.downsample(x))
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -96,11 +96,11 @@ class ResNet(Backbone):
         return [self.layer1, self.layer2, self.layer3, self.layer4]
 
     def forward_stages(self, images: Tensor) -> Stages:
-        x, features = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, padding=1), []
+        x, features = F.max_pool2d(F.relu_(self.bn1(self.conv1(images))), 3, 2, padding=1), []
         for layer in self.layers:
             for block in layer:
                 summed = block(x)
-                x = F.relu(summed)
+                x = F.relu(summed, inplace=block is not layer[-1])
             features.append(summed)
         return Stages(self.fc(x.mean((2, 3))), features)
 

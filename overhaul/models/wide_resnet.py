@@ -19,11 +19,10 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
 
-    def forward(self, x: Tensor, normed: Tensor) -> Tensor:
-        """`normed` is bn1(x): the network runs that norm itself, since it is a feature where a block opens a stage."""
-        active = F.relu(normed)
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:
+        """`active` is relu(bn1(x)): the network runs that norm itself, since it is a feature where a stage opens."""
         shortcut = x if self.convShortcut is None else self.convShortcut(active)
-        return self.conv2(F.relu(self.bn2(self.conv1(active)))) + shortcut
+        return self.conv2(F.relu_(self.bn2(self.conv1(active)))).add_(shortcut)
 
 
 class Stage(nn.Module):
@@ -57,10 +56,10 @@ class WideResNet(Backbone):
         x, features = self.conv1(images), []
         for stage in (self.block1, self.block2, self.block3):
             for i, block in enumerate(stage.layer):
-                normed = block.bn1(x)
-                if i == 0 and stage is not self.block1:
+                normed, tapped = block.bn1(x), i == 0 and stage is not self.block1
+                if tapped:
                     features.append(normed)
-                x = block(x, normed)
+                x = block(x, F.relu(normed, inplace=not tapped))
         features.append(self.bn1(x))
         return Stages(self.fc(F.relu(features[-1]).mean((2, 3))), features)
 
