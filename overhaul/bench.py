@@ -43,8 +43,9 @@ class Trial:
         self.accelerator = engine.start(run)
         check_shares(self.setup, run, self.accelerator)
         self.device, self.precision = self.accelerator.device, autocast(self.accelerator)
-        self.method, teacher = networks(setup)
-        self.model, self.optimizer, self.teach = make_ready(self.method, teacher, setup, run, self.accelerator)
+        self.method, self.teacher = networks(setup)
+        ready = make_ready(self.method, self.teacher, setup, run, self.accelerator)
+        self.model, self.optimizer, self.teach = ready
         self.model.train()
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:

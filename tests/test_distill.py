@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from plain_step import plain_distance
 from torch import nn
 
 from overhaul import distill, models
@@ -72,13 +73,39 @@ def test_partial_l2_is_fp32_whatever_the_inputs(dtype):
     assert loss.item() == pytest.approx(9 * 64 * 56 * 56)
 
 
-def test_partial_l2_gradient():
-    student = torch.randn(2, 3, 4, 4, dtype=torch.float32, requires_grad=True)
-    teacher, margin = torch.randn(2, 3, 4, 4), torch.tensor([-0.3, -0.6, -0.9])
-    distill.partial_l2(student, teacher, margin).backward()
-    target = torch.maximum(teacher, margin.view(1, 3, 1, 1))
-    counted = (student > target) | (target > 0)
-    torch.testing.assert_close(student.grad, torch.where(counted, 2 * (student - target) / 2, 0.0).detach())
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("piece", [1, 50, 2**18])
+def test_partial_l2_is_the_plain_formula_and_so_is_its_gradient(monkeypatch, layout, piece):
+    """In float64, against autograd, whatever the pieces and the layout."""
+    monkeypatch.setitem(distill.PIECE, "cpu", piece)
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 5, 4, 6, dtype=torch.float64).unbind()
+    margin = -torch.rand(5, dtype=torch.float64)
+    maps = [(student.to(memory_format=layout, copy=True)).requires_grad_() for _ in range(2)]
+    loss = distill.partial_l2(maps[0], teacher.to(memory_format=layout), margin)
+    plain = plain_distance(maps[1], teacher, margin) / 3
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
+    (7 * loss).backward()
+    (7 * plain).backward()
+    torch.testing.assert_close(maps[0].grad, maps[1].grad, rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(lambda x: distill.partial_l2(x, teacher, margin), maps[0])
+
+
+def test_partial_l2_keeps_one_map_in_the_students_precision_for_its_gradient():
+    student = torch.randn(4, 8, 6, 6, dtype=torch.bfloat16, requires_grad=True)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append((x.shape, x.dtype)) or x, lambda x: x):
+        distill.partial_l2(student, torch.randn(4, 8, 6, 6), -torch.rand(8))
+    assert sizes == [(student.shape, torch.bfloat16)]
+
+
+def test_no_gradient_flows_to_the_teacher():
+    student, teacher = torch.randn(2, 2, 3, 4, 4, requires_grad=True).unbind()
+    (gradient,) = torch.autograd.grad(
+        distill.partial_l2(student, teacher, -torch.rand(3)), [teacher], allow_unused=True
+    )
+    assert gradient is None
 
 
 def test_partial_l2_refuses_maps_of_different_size():

@@ -23,7 +23,6 @@ from test_sources import some_split, write_parquet
 from overhaul import engine, hub, models
 from overhaul import train as loop
 from overhaul.job import make_job
-from overhaul.optimisation import training_step
 from overhaul.progress import duration
 from overhaul.run import Run
 from overhaul.setups import SETUPS, Net
@@ -394,15 +393,3 @@ def test_gradient_accumulation_trains_and_is_part_of_the_configuration(digits_te
     assert result.status == 0 and "each of 64 images (1 x 64 in 4 parts)" in result.out, result.err
     result = overhaul(*arguments[:-1], "2")
     assert result.status == 2 and "gradient_accumulation_steps: 4 there, 2 here" in result.err
-
-
-def test_compiled_networks_give_the_same_losses(digits_teacher, tmp_path):
-    """Of the first steps; later the rounding of other kernels is amplified."""
-    losses = []
-    for compile in ("no", "default"):
-        job = make_job(quick(digits_teacher), Run(compile=compile), engine.start(Run()))
-        images, labels = next(iter(job.train_loader))
-        step = [job.accelerator, job.model, job.teach, job.optimizer, job.normalize(images), labels, 1e-3]
-        losses.append(torch.stack(training_step(*step)[1:]))
-        assert not any(name.startswith("_orig_mod") for name in job.student.state_dict())
-    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
