@@ -14,7 +14,13 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, ProjectConfiguration, broadcast, broadcast_object_list
+from accelerate.utils import (
+    DDPCommunicationHookType,
+    DistributedType,
+    ProjectConfiguration,
+    broadcast,
+    broadcast_object_list,
+)
 from torch import distributed, nn
 
 from overhaul import run_folder
@@ -43,6 +49,7 @@ def start(run: Run, folder: Path | None = None) -> Accelerator:
             DistributedDataParallelKwargs(
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                comm_hook=DDPCommunicationHookType(run.comm_hook),
             ),
             InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
         ],

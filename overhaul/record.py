@@ -15,7 +15,7 @@ from overhaul.tables import parameters
 
 PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
 ELSEWHERE = ("name", "method", "data", "teacher", "student", "num_classes", "published")  # of a setup
-HOW = ("seed", "gradient_accumulation_steps", "sync_bn", "compile", "streaming", "skip_broken")
+HOW = ("seed", "gradient_accumulation_steps", "sync_bn", "compile", "comm_hook", "streaming", "skip_broken")
 
 
 def make_record(job: Job, run: Run, state: State) -> dict:

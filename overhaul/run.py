@@ -32,6 +32,7 @@ class Run:
             BatchNorm sees the parts
         sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
         compile: torch.compile teacher and student: no, default, or max (longer, with CUDA graphs on GPUs)
+        comm_hook: no, or bf16 or fp16: the precision of gradients between processes, half the bytes on a slow network
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
         deterministic: only kernels that give the same bits every time, which costs speed on GPUs; CPUs' do anyway
         checkpoint_steps: steps between two checkpoints, beside that of each epoch's end
@@ -61,6 +62,7 @@ class Run:
     gradient_accumulation_steps: int = 1
     sync_bn: bool = False
     compile: str = "no"
+    comm_hook: str = "no"
     dry_run: bool = False
     deterministic: bool = False
     checkpoint_steps: int | None = None
@@ -76,6 +78,7 @@ class Run:
 
     def __post_init__(self) -> None:
         choose("--resume", self.resume, ("auto", "never"))
+        choose("--comm_hook", self.comm_hook, ("no", "bf16", "fp16"))
         choose("--compile", self.compile, ("no", "default", "max"))
         choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
         if self.tracker:

@@ -1,4 +1,4 @@
-"""A step's losses and gradients with BatchNorm in eval mode: python one_step.py TEACHER PARTS OUT, in any launcher."""
+"""A step's losses and gradients with BatchNorm in eval mode: python one_step.py TEACHER PARTS HOOK OUT, launched."""
 
 import sys
 from dataclasses import replace
@@ -13,10 +13,10 @@ from overhaul.run import Run
 from overhaul.setups import SETUPS
 
 
-def one_step(teacher: str, parts: int) -> dict[str, torch.Tensor]:
+def one_step(teacher: str, parts: int, comm_hook: str = "no") -> dict[str, torch.Tensor]:
     """The first step of the digits, in fp32; losses are means over all processes."""
     setup = replace(SETUPS["digits"], teacher=replace(SETUPS["digits"].teacher, weights=teacher))
-    run = Run(gradient_accumulation_steps=parts)
+    run = Run(gradient_accumulation_steps=parts, comm_hook=comm_hook)
     accelerator = engine.start(run)
     job = make_job(setup, run, accelerator)
     job.model.eval()
@@ -34,5 +34,5 @@ def one_step(teacher: str, parts: int) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    result = one_step(sys.argv[1], int(sys.argv[2]))
-    torch.save(result, f"{sys.argv[3]}.{result.pop('rank')}")
+    result = one_step(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    torch.save(result, f"{sys.argv[4]}.{result.pop('rank')}")
