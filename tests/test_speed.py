@@ -73,7 +73,7 @@ def step_without(switch: str):
 
 
 def test_what_each_switch_brings():
-    """The fused SGD is too small a part of this setting's step for a bound."""
+    """The last three save memory more than time, and have no bound."""
     images, labels = torch.randn(BATCH["cifar_c"], 3, 32, 32), torch.randint(100, (BATCH["cifar_c"],))
     switches = ["bf16", "channels_last", "fused loss", "no graph of the teacher", "in-place ReLU", "fused SGD"]
     whole, *others = seconds([step_without(each) for each in ("nothing", *switches)], images, labels, rounds=7)
@@ -81,7 +81,7 @@ def test_what_each_switch_brings():
     print(
         f"\ncifar_c, bf16, {1000 * whole:.0f} ms a step; longer without, in %:", {k: round(v) for k, v in lost.items()}
     )
-    assert lost["bf16"] > 50 and lost["fused loss"] > 3 and min(lost.values()) > -5, lost
+    assert lost["bf16"] > 50 and lost["fused loss"] > 3 and lost["channels_last"] > 3, lost
 
 
 PEAK = """
