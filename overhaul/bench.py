@@ -21,7 +21,7 @@ from overhaul.run import Run
 from overhaul.setups import Setup, get
 
 WARM_UP = 2  # steps that are not timed
-LARGE = (64, 256, 32, 32)  # what the convolution of `convolution_rate` reads
+LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads
 
 
 def make_step(setup: str | Setup, batch_size: int, mixed_precision: str = "no") -> Callable[[Tensor, Tensor], Tensor]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -91,6 +90,8 @@ def made_up(setup: Setup, n: int) -> Images | EncodedImages:
 
 def made_up_jpegs(setup: Setup) -> EncodedImages:
     """64 images as large, in pixels and in bytes, as ImageNet's are on average."""
+    import datasets
+
     draw, encoded = np.random.default_rng(0), []
     for _ in range(64):
         coarse = Image.fromarray(draw.integers(0, 256, (47, 63, 3), dtype=np.uint8)).resize((500, 375))

@@ -192,6 +192,14 @@ def test_flags_change_a_setup_and_a_run():
     assert get("cifar_c").lr == 0.1
 
 
+@pytest.mark.parametrize(
+    ("argv", "compile"),
+    [([], "no"), (["--compile"], "default"), (["--compile", "--seed", "1"], "default"), (["--compile", "max"], "max")],
+)
+def test_compile_needs_no_value(argv, compile):
+    assert parse_training(["--setup", "cifar_c", *argv])[1].compile == compile
+
+
 def test_a_yaml_file_and_flags_over_it(tmp_path):
     (tmp_path / "run.yaml").write_text("setup: cifar_d\nlr: 0.02\nepochs: 7\nteacher:\n  weights: t.pt\n")
     setup, _ = parse_training(["--config", str(tmp_path / "run.yaml"), "--epochs", "9"])
