@@ -105,6 +105,7 @@ def training_step(
         with nullcontext() if i == parts - 1 else accelerator.no_sync(model):
             logits, cross_entropy, distill_loss = losses(model, teach, some_images, some_labels, weight)
             accelerator.backward((cross_entropy + distill_loss) / parts)
+        # a copy of the logits, as the next part's CUDA graph writes over them
         results.append((logits.detach().clone(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
     optimizer.step()
     optimizer.zero_grad()
