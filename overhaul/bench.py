@@ -15,7 +15,7 @@ from overhaul import distill, engine, models
 from overhaul.bench_data import endless_batches, made_up
 from overhaul.data import Normalize, TrainLoader
 from overhaul.job import check_shares, count_workers
-from overhaul.optimisation import LOW_PRECISIONS, MODES, autocast, make_ready, training_step
+from overhaul.optimisation import autocast, compiled, low_precision, make_ready, training_step
 from overhaul.plan import peak_memory
 from overhaul.run import Run
 from overhaul.setups import Setup, get
@@ -43,10 +43,12 @@ class Trial:
         self.accelerator = engine.start(run)
         check_shares(self.setup, run, self.accelerator)
         self.device, self.precision = self.accelerator.device, autocast(self.accelerator)
-        self.method, self.teacher = networks(setup)
-        ready = make_ready(self.method, self.teacher, setup, run, self.accelerator)
+        self.method, self.teacher = networks(self.setup)
+        ready = make_ready(self.method, self.teacher, self.setup, run, self.accelerator)
         self.model, self.optimizer, self.teach = ready
         self.model.train()
+        self.student_stages = compiled(self.method.student.forward_stages, run.compile)
+        self.distance = compiled(self.method.distance, run.compile) if self.teach else None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""
@@ -56,15 +58,6 @@ class Trial:
         how = images, labels, self.setup.distill_weight
         _, cross_entropy, distill_loss = training_step(self.accelerator, self.model, self.teach, self.optimizer, *how)
         return cross_entropy + distill_loss
-
-    def cut(self) -> None:
-        """Make ready for step_in_pieces."""
-        self.student_stages = self.method.student.forward_stages
-        self.distance = self.method.distance if self.teach else None
-        if self.run.compile != "no":
-            how = {"dynamic": False, "mode": MODES[self.run.compile]}
-            self.student_stages = torch.compile(self.student_stages, **how)
-            self.distance = self.distance and torch.compile(self.distance, **how)
 
     def step_in_pieces(self, images: Tensor, labels: Tensor, lap: Callable[[str], None]) -> None:
         """The same step, with lap(name) after each piece; the loss's gradient is taken apart from the student's."""
@@ -112,7 +105,6 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
         raise ValueError("overhaul bench measures one process; start it without a launcher")
     engine.keep_memory()
     trial = Trial(setup, batch_size, run)
-    trial.cut()
     clock, batches = Clock(trial.device), batches_on_device(trial)
     for number in range(WARM_UP + steps):
         trial.step(*next(batches))
@@ -124,7 +116,7 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
         trial.step_in_pieces(*batch, clock)
     pieces = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in clock.laps.items()}
     step, images = pieces.pop("step"), trial.setup.batch_size
-    precision = LOW_PRECISIONS.get(trial.accelerator.mixed_precision, torch.float32)
+    precision = low_precision(trial.accelerator) or torch.float32
     return {
         "setup": trial.setup.name,
         "method": trial.setup.method,

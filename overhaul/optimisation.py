@@ -12,13 +12,13 @@ from overhaul.run import Run
 from overhaul.setups import Setup
 
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-MODES = {"default": "default", "max": "max-autotune"}  # of --compile, for torch.compile
+COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
 
 Teach = Callable[[Tensor], Stages]
 
 
 def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator) -> tuple:
-    """What training_step takes of a module of distill.METHODS and its teacher: the prepared model, Teach, optimiser.
+    """What training_step takes of a module of distill.METHODS and its teacher: the prepared model, optimiser, Teach.
 
     Both go to the device, in channels_last, and are compiled if the run says so.
     """
@@ -26,7 +26,7 @@ def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: R
     if run.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if run.compile != "no":
-        model.compile(dynamic=False, mode=MODES[run.compile])
+        model.compile(**COMPILE[run.compile])
     teach = None
     if teacher is not None:
         teacher.to(accelerator.device, memory_format=torch.channels_last)
@@ -36,12 +36,10 @@ def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: R
 
 def make_teach(teacher: nn.Module, accelerator, compile: str = "no") -> Teach:
     """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on."""
-    precision, stages = autocast(accelerator), teacher.forward_stages
+    precision, stages = autocast(accelerator), compiled(teacher.forward_stages, compile)
     for module in teacher.modules():
-        if accelerator.mixed_precision in LOW_PRECISIONS and isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.to(LOW_PRECISIONS[accelerator.mixed_precision])
-    if compile != "no":
-        stages = torch.compile(stages, dynamic=False, mode=MODES[compile])
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(low_precision(accelerator))
 
     def teach(images: Tensor) -> Stages:
         if compile == "max":
@@ -54,8 +52,18 @@ def make_teach(teacher: nn.Module, accelerator, compile: str = "no") -> Teach:
 
 def autocast(accelerator) -> torch.autocast:
     """The accelerator's precision, which another Accelerator of the process would change for accelerator.autocast()."""
-    low = LOW_PRECISIONS.get(accelerator.mixed_precision)
+    low = low_precision(accelerator)
     return torch.autocast(accelerator.device.type, low, enabled=low is not None)
+
+
+def low_precision(accelerator) -> torch.dtype | None:
+    """What convolutions and products are computed in, where it is not fp32."""
+    return LOW_PRECISIONS.get(accelerator.mixed_precision)
+
+
+def compiled(function: Callable, compile: str) -> Callable:
+    """The function, compiled as --compile says."""
+    return function if compile == "no" else torch.compile(function, **COMPILE[compile])
 
 
 def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:

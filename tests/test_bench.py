@@ -44,7 +44,6 @@ def test_the_step_in_pieces_is_the_whole_step():
     images, labels = batch(SMALL, 8)
     whole, pieces = (bench.Trial(SMALL, 8, Run()) for _ in range(2))
     whole.step(images, labels)
-    pieces.cut()
     pieces.step_in_pieces(images.to(memory_format=torch.channels_last), labels, lambda name: None)
     for one, other in zip(whole.method.parameters(), pieces.method.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
