@@ -2,6 +2,6 @@
 
 import sys
 
-from overhaul.cli import main
+from overhaul.cli.main import main
 
 sys.exit(main())

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from overhaul import distill, engine, models
-from overhaul.bench_data import endless_batches, made_up
-from overhaul.data import Normalize, TrainLoader
-from overhaul.job import check_shares, count_workers
-from overhaul.optimisation import autocast, compiled, low_precision, make_ready, training_step
-from overhaul.plan import peak_memory
-from overhaul.run import Run
+from overhaul import models
+from overhaul.data.bench import endless_batches, made_up
+from overhaul.data.loaders import Normalize, TrainLoader
+from overhaul.distill import overhaul as distill
+from overhaul.options import Run
 from overhaul.setups import Setup, get
+from overhaul.system import accelerator as engine
+from overhaul.training.build import check_shares, count_workers
+from overhaul.training.optimisation import autocast, compiled, low_precision, make_ready, training_step
+from overhaul.training.plan import peak_memory
 
 WARM_UP = 2  # steps that are not timed
 LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads

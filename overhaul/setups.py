@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from overhaul.messages import choose
+from overhaul.system.messages import choose
 
 
 @dataclass(frozen=True, kw_only=True)

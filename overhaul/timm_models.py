@@ -7,7 +7,8 @@ their folders and repositories. ResNets need nothing of this: timm has them unde
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overhaul import model_config, models
+from overhaul import models
+from overhaul.hub import config as model_config
 from overhaul.setups import SETUPS, Net
 
 try:

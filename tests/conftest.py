@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from overhaul import models
-from overhaul.cli import main
-from overhaul.run import Run
+from overhaul.cli.main import main
+from overhaul.options import Run
 from overhaul.setups import SETUPS, wide_resnet
-from overhaul.train import train
+from overhaul.training.trainer import train
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent

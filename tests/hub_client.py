@@ -14,7 +14,7 @@ import pytest
 from hub_server import TOKEN, LocalHub
 from huggingface_hub import close_session, constants
 
-from overhaul.cli import main
+from overhaul.cli.main import main
 
 NOBODY = "http://127.0.0.1:9"
 

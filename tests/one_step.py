@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import torch
 
-from overhaul import engine
-from overhaul.job import make_job
-from overhaul.optimisation import training_step
-from overhaul.run import Run
+from overhaul.options import Run
 from overhaul.setups import SETUPS
+from overhaul.system import accelerator as engine
+from overhaul.training.build import make_job
+from overhaul.training.optimisation import training_step
 
 
 def one_step(teacher: str, parts: int, comm_hook: str = "no") -> dict[str, torch.Tensor]:

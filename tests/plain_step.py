@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overhaul import distill, models
+from overhaul import models
+from overhaul.distill import overhaul as distill
 from overhaul.setups import SETUPS
 
 

@@ -9,7 +9,7 @@ from plain_step import make_plain_step
 from test_cli import refused
 
 from overhaul import bench
-from overhaul.run import Run
+from overhaul.options import Run
 from overhaul.setups import SETUPS
 
 PIECES = ["data", "teacher", "student forward", "connectors and loss", "backward", "optimiser"]

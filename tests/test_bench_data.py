@@ -8,8 +8,8 @@ import pytest
 import torch
 from test_cli import refused
 
-from overhaul import bench_data as bench
-from overhaul.bench_data import bench_data
+from overhaul.data import bench
+from overhaul.data.bench import bench_data
 from overhaul.setups import SETUPS, Setup
 
 KEYS = {"data", "images", "ours", "release", "ratio", "lowest", "highest"}

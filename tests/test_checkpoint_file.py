@@ -11,7 +11,8 @@ from conftest import SMALL_NET as NET
 from conftest import same_weights
 from safetensors.torch import save_file
 
-from overhaul import hub, models
+from overhaul import models
+from overhaul.hub import weights as hub
 
 FORMATS = {
     "model.pt": lambda state: {"model": state, "epoch": 3},

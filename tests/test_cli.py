@@ -12,7 +12,7 @@ import yaml
 from test_sources import some_split, write_parquet
 
 from overhaul import models
-from overhaul.arguments import parse_training
+from overhaul.cli.arguments import parse_training
 from overhaul.setups import SETUPS, get, teacher_setup
 
 
@@ -251,7 +251,8 @@ def test_evaluate_on_data_of_other_classes(overhaul, digits_teacher, tmp_path):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
-    from overhaul import cli, commands
+    from overhaul.cli import commands
+    from overhaul.cli import main as cli
 
     monkeypatch.setattr(commands, "setups", lambda argv: torch.zeros(2).view(3, 3) or [1].index(2))
     with pytest.raises((RuntimeError, ValueError)):

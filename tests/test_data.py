@@ -20,13 +20,13 @@ from scipy.stats import ks_2samp
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from overhaul.augmentation import RandomCrop
-from overhaul.data import EvalLoader, Normalize, TrainLoader
-from overhaul.evaluation import evaluate
-from overhaul.images import EncodedImages, Images
-from overhaul.pixels import centre, decode
+from overhaul.data.decoding import centre, decode
+from overhaul.data.images import EncodedImages, Images
+from overhaul.data.loaders import EvalLoader, Normalize, TrainLoader
+from overhaul.data.transforms import RandomCrop
+from overhaul.data.workers import deaths_explained, work
 from overhaul.setups import SETUPS
-from overhaul.workers import deaths_explained, work
+from overhaul.training.evaluation import evaluate
 
 SETUP = replace(SETUPS["cifar_a"], batch_size=8)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -7,7 +7,8 @@ import torch
 from plain_step import plain_distance
 from torch import nn
 
-from overhaul import distill, models
+from overhaul import models
+from overhaul.distill import overhaul as distill
 
 
 def norm_with(scale, shift) -> nn.BatchNorm2d:

@@ -17,9 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from overhaul import export as room
-from overhaul import hub, model_config, models
-from overhaul.export import export
+from overhaul import models
+from overhaul.hub import config as model_config
+from overhaul.hub import export as room
+from overhaul.hub import weights as hub
+from overhaul.hub.export import export
 from overhaul.models.wide_resnet import WideResNet
 from overhaul.setups import SETUPS, Net
 

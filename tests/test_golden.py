@@ -8,10 +8,12 @@ import torch
 import weights
 from torch import nn
 
-from overhaul import distill, engine, models
-from overhaul.optimisation import losses, make_optimizer, make_ready, make_teach, training_step
-from overhaul.run import Run
+from overhaul import models
+from overhaul.distill import overhaul as distill
+from overhaul.options import Run
 from overhaul.setups import SETUPS
+from overhaul.system import accelerator as engine
+from overhaul.training.optimisation import losses, make_optimizer, make_ready, make_teach, training_step
 
 NAMES = ("cifar_a", "cifar_d", "cifar_f", "imagenet_b")
 

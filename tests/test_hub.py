@@ -14,7 +14,9 @@ from hub_server import COMMIT, LocalHub
 from safetensors.torch import load_file, save_file
 
 import overhaul as package
-from overhaul import hub, model_config, models
+from overhaul import models
+from overhaul.hub import config as model_config
+from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS, Net
 
 

@@ -13,7 +13,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import REPOSITORY
 
-from overhaul import hub
+from overhaul.hub import weights as hub
 
 FILES = sorted((REPOSITORY / "launch").glob("*.yaml"))
 WHERE = {

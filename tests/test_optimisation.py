@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from overhaul.optimisation import begin_epoch, make_optimizer
 from overhaul.setups import SETUPS
+from overhaul.training.optimisation import begin_epoch, make_optimizer
 
 
 def schedule(name: str, **changes) -> list[float]:

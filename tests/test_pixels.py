@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize, v2
 from torchvision.transforms.v2 import functional as theirs
 
-from overhaul.pixels import centre, decode, has_exif, jpeg_decoders, resized_crop
+from overhaul.data.decoding import centre, decode, has_exif, jpeg_decoders, resized_crop
 
 ORIENTATION = 0x0112
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

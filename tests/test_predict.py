@@ -8,10 +8,11 @@ import torch
 from conftest import SMALL_NET
 from PIL import Image
 
-from overhaul import hub, models
-from overhaul.pixels import centre, decode
-from overhaul.predict import predict
+from overhaul import models
+from overhaul.data.decoding import centre, decode
+from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS
+from overhaul.training.predict import predict
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 

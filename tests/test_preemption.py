@@ -20,9 +20,9 @@ from test_processes import TORCHRUN
 from test_resume import write_jpegs
 from test_train import flags
 
-from overhaul import checkpoints
-from overhaul.run import Run
-from overhaul.run_folder import Claim
+from overhaul.options import Run
+from overhaul.run import checkpoints
+from overhaul.run.folder import Claim
 
 
 def arguments_of(digits_teacher) -> list:

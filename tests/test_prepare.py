@@ -20,13 +20,13 @@ from PIL import Image
 from test_cli import refused
 from test_stream import NAMES, png, table, write_parquet, write_tar
 
-from overhaul import prepare, sources
-from overhaul.cli import main
-from overhaul.pixels import decode, has_exif, shorten
-from overhaul.prepare import Preparation
-from overhaul.run import Run
+from overhaul.cli.main import main
+from overhaul.data import prepare, sources
+from overhaul.data.decoding import decode, has_exif, shorten
+from overhaul.data.prepare import Preparation
+from overhaul.data.streaming import open_streams
+from overhaul.options import Run
 from overhaul.setups import SETUPS
-from overhaul.stream import open_streams
 
 FORMS = ("imagefolder", "tar shards", "parquet", "save_to_disk")
 

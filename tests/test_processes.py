@@ -19,8 +19,9 @@ from PIL import Image
 from test_resume import stop
 from test_train import quick
 
-from overhaul import models, sources
-from overhaul.run import Run
+from overhaul import models
+from overhaul.data import sources
+from overhaul.options import Run
 from overhaul.setups import SETUPS
 
 SCRIPT = REPOSITORY / "overhaul" / "train.py"
@@ -214,8 +215,8 @@ def test_independent_processes_are_refused(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import sys\n"
-        "from overhaul import engine\n"
-        "from overhaul.cli import main\n"
+        "from overhaul.system import accelerator as engine\n"
+        "from overhaul.cli.main import main\n"
         "prepared = engine.Accelerator\n"
         "engine.Accelerator = lambda cpu, **others: prepared(cpu=False, **others)\n"
         "sys.exit(main(['train', *sys.argv[1:]]))\n"

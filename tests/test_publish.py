@@ -11,11 +11,12 @@ from hub_client import Client
 from hub_server import TOKEN, Fault, LocalHub
 from huggingface_hub import ModelCard
 
-from overhaul import card, model_config, publish, record
-from overhaul import hub as weights
-from overhaul.run import Run
+from overhaul.hub import card, publish, weights
+from overhaul.hub import config as model_config
+from overhaul.options import Run
 from overhaul.setups import SETUPS
-from overhaul.train import train
+from overhaul.training import record
+from overhaul.training.trainer import train
 
 FILES = {"config.json", "model.safetensors", "README.md", "overhaul.json", "metrics.jsonl", "curves.png"}
 

@@ -17,9 +17,10 @@ from hub_client import Client
 from hub_server import COMMIT, TOKEN, LocalHub
 from PIL import Image
 
-from overhaul import hub, models
-from overhaul.job import fit_to_classes
+from overhaul import models
+from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS
+from overhaul.training.build import fit_to_classes
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]

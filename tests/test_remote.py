@@ -8,7 +8,7 @@ from conftest import same_weights
 from hub_client import Client
 from hub_server import TOKEN, Fault, LocalHub
 
-from overhaul import hub as weights
+from overhaul.hub import weights
 from overhaul.setups import SETUPS
 
 

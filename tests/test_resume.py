@@ -18,15 +18,16 @@ from safetensors.torch import load_file
 from test_data import CONTENTS
 from test_train import flags, quick, times_apart
 
-from overhaul import checkpoints, engine
-from overhaul import state as room
-from overhaul.job import Job
-from overhaul.keeper import Keeper
-from overhaul.preemption import Preempted
-from overhaul.run import Run
+from overhaul.options import Run
+from overhaul.run import checkpoints
+from overhaul.run import state as room
+from overhaul.run.checkpointer import Keeper
+from overhaul.run.state import State
 from overhaul.setups import SETUPS, Net, Setup
-from overhaul.state import State
-from overhaul.train import Result, train
+from overhaul.system import accelerator as engine
+from overhaul.system.preemption import Preempted
+from overhaul.training.build import Job
+from overhaul.training.trainer import Result, train
 
 STEPS = 22  # an epoch of the digits
 

@@ -17,12 +17,12 @@ import torch
 from hub_server import LocalHub
 from PIL import Image
 
-from overhaul import images as room
-from overhaul import sources
-from overhaul.data import TrainLoader
-from overhaul.images import EncodedImages
-from overhaul.pixels import decode
-from overhaul.run import Run
+from overhaul.data import images as room
+from overhaul.data import sources
+from overhaul.data.decoding import decode
+from overhaul.data.images import EncodedImages
+from overhaul.data.loaders import TrainLoader
+from overhaul.options import Run
 from overhaul.setups import SETUPS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 from plain_step import make_plain_step, plain_distance
 
-from overhaul import distill
 from overhaul.bench import Trial, make_step
-from overhaul.optimisation import training_step
-from overhaul.run import Run
+from overhaul.distill import overhaul as distill
+from overhaul.options import Run
 from overhaul.setups import SETUPS
+from overhaul.training.optimisation import training_step
 
 pytestmark = pytest.mark.speed
 

@@ -7,12 +7,12 @@ from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from overhaul import hub
-from overhaul import train as loop
-from overhaul.keeper import Keeper
+from overhaul.hub import weights as hub
 from overhaul.models.mobilenet import Depthwise
-from overhaul.run import Run
-from overhaul.train import READ_EVERY, train
+from overhaul.options import Run
+from overhaul.run.checkpointer import Keeper
+from overhaul.training import trainer as loop
+from overhaul.training.trainer import READ_EVERY, train
 
 READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
 

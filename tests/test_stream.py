@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from overhaul.run import Run
+from overhaul.data.streaming import EvalStream, Stream, TrainStream, open_streams
+from overhaul.options import Run
 from overhaul.setups import SETUPS
-from overhaul.stream import EvalStream, Stream, TrainStream, open_streams
 
 CLASSES = 192  # each image its own class, and as bright as its number
 NAMES = [f"c{number:03d}" for number in range(CLASSES)]

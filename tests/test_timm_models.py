@@ -18,9 +18,10 @@ from hub_server import LocalHub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from overhaul import hub, models, timm_models
-from overhaul.data import Normalize
-from overhaul.pixels import centre
+from overhaul import models, timm_models
+from overhaul.data.decoding import centre
+from overhaul.data.loaders import Normalize
+from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS, Net
 
 NETS = {

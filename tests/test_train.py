@@ -20,13 +20,15 @@ from conftest import digests
 from safetensors.torch import load_file
 from test_sources import some_split, write_parquet
 
-from overhaul import engine, hub, models
-from overhaul import train as loop
-from overhaul.job import make_job
-from overhaul.progress import duration
-from overhaul.run import Run
+from overhaul import models
+from overhaul.hub import weights as hub
+from overhaul.options import Run
 from overhaul.setups import SETUPS, Net
-from overhaul.train import train
+from overhaul.system import accelerator as engine
+from overhaul.training import trainer as loop
+from overhaul.training.build import make_job
+from overhaul.training.progress import duration
+from overhaul.training.trainer import train
 
 
 def quick(digits_teacher, **changes):

@@ -1,0 +1,125 @@
+"""A split of an image set: held in memory as pixels, or left encoded where it lies."""
+
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from overhaul.data.decoding import centre, decode
+
+
+class Broken(str):
+    """In place of an image that cannot be decoded: which one it is, and why."""
+
+
+def report_broken(broken: Iterable[Broken], known: set[Broken], allowed: int) -> None:
+    """Name broken images on stderr and add them to those known; ValueError for more than are allowed."""
+    for each in broken:
+        if each in known:
+            continue
+        known.add(each)
+        if len(known) > allowed:
+            raise ValueError(
+                f"{each}{f', and --skip_broken allows only {allowed}' if allowed else ''}; mend it or take it out, let "
+                f"up to N such images be replaced with --skip_broken N, or name another column with --image_column"
+            )
+        tqdm.write(f"overhaul: {each}; skipped ({len(known)} of at most {allowed})", file=sys.stderr)
+
+
+class Labelled:
+    """What every split has. labels: int64 [n], each below len(classes); revision: the commit on the Hub, if known."""
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    revision: str | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """A line that tells these images from others, by number, classes and labels."""
+        return f"{len(self):,} images of {len(self.classes)} classes, labels {zlib.crc32(self.labels.tobytes()):08x}"
+
+
+@dataclass(frozen=True)
+class Images(Labelled):
+    """A split in memory. pixels: uint8 [n, size, size, 3]; left_out: the images that could not be decoded."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    left_out: tuple[Broken, ...] = ()
+    revision: str | None = None
+
+    @property
+    def size(self) -> int:
+        return self.pixels.shape[1]
+
+    def decode(self, rows: np.ndarray) -> Iterator[Tensor]:
+        """Each image of these rows: uint8 [3, size, size]."""
+        return (torch.from_numpy(self.pixels[row]).permute(2, 0, 1) for row in rows)
+
+    def centres(self, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Broken]]:
+        """uint8 [rows, size, size, 3], as they are shown in a test, and the broken ones by row: none."""
+        return self.pixels[rows], {}
+
+
+@dataclass(frozen=True)
+class EncodedImages(Labelled):
+    """A split whose images are read and decoded when they are wanted.
+
+    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; size, resize,
+    interpolation: how images are shown in a test (see pixels.centre).
+    """
+
+    table: object
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    split: str
+    size: int
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    revision: str | None = None
+
+    def read(self, rows: np.ndarray) -> Iterator[tuple[memoryview | bytes, str]]:
+        """The encoded bytes and the file name (or "") of each of these rows; no bytes where there are none."""
+        for chunk in self.table[rows.tolist()].column(0).chunks:
+            for content, path in zip(chunk.field("bytes"), chunk.field("path"), strict=True):
+                name = path.as_py() or ""
+                yield memoryview(content.as_buffer()).cast("B") if content.is_valid else read_file(name), name
+
+    def decode(self, rows: np.ndarray) -> Iterator[Tensor | Broken]:
+        """Each image of these rows: uint8 [3, height, width], or what is wrong with it."""
+        for row, (encoded, name) in zip(rows, self.read(rows), strict=True):
+            try:
+                yield decode(encoded)
+            except ValueError as error:
+                yield Broken(f"{self.name(row, name)} is no image that can be read ({error})")
+
+    def name(self, row: int, path: str) -> str:
+        """What a person finds the image of a row by."""
+        return f"row {row} of the {self.split} split" + (f" ({path})" if path else "")
+
+    def centres(self, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Broken]]:
+        """uint8 [rows, size, size, 3], as they are shown in a test, and the broken ones, which are black, by row."""
+        pixels, broken = np.zeros((len(rows), self.size, self.size, 3), np.uint8), {}
+        for i, image in enumerate(self.decode(rows)):
+            if isinstance(image, Broken):
+                broken[int(rows[i])] = image
+            else:
+                pixels[i] = centre(image, self.size, self.resize, self.interpolation).permute(1, 2, 0).numpy()
+        return pixels, broken
+
+
+def read_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,151 @@
+"""Batches of an image set: order and augmentation as functions of (seed, epoch, sample index)."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from overhaul.data.images import Broken, EncodedImages, Images, report_broken
+from overhaul.data.transforms import PadCrop, ResizedCrop
+from overhaul.data.workers import load_batches
+from overhaul.setups import Setup
+
+
+class TrainBatches(Dataset):
+    """Augmented batches by what was drawn for them; holds nothing that an epoch changes, so workers may copy it."""
+
+    def __init__(self, images: Images | EncodedImages, setup: Setup) -> None:
+        self.images, self.size, self.mixup = images, setup.image_size, bool(setup.mixup)
+        self.augment = (ResizedCrop if setup.crop_area else PadCrop)(images, setup)
+
+    def shape(self, drawn) -> tuple[int, ...]:
+        """Of a batch's pixels."""
+        return len(drawn[0][0]), self.size, self.size, 3
+
+    def __getitem__(self, drawn) -> tuple[Tensor, Tensor, list[Broken]]:
+        (rows, *draws), mixing = drawn
+        pixels, rows, broken = self.augment(rows, *draws)
+        labels = torch.from_numpy(self.images.labels[rows])
+        if not self.mixup:
+            return pixels, labels, broken
+        (partner, *draws), share = mixing
+        other, partner, also_broken = self.augment(partner, *draws)
+        share, classes = torch.from_numpy(share)[:, None], len(self.images.classes)
+        share_of_pixel, other_labels = share[..., None, None], torch.from_numpy(self.images.labels[partner])
+        mixed = (pixels * share_of_pixel + other * (1 - share_of_pixel)).round().to(torch.uint8)
+        one, two = (F.one_hot(each, classes) for each in (labels, other_labels))
+        return mixed, one * share + two * (1 - share), broken + also_broken
+
+
+class TrainLoader:
+    """Shuffled, augmented batches, equal to the last bit for any number of processes and workers.
+
+    Order and augmentation of an epoch are drawn for the whole set from (seed, epoch), so that what happens to a sample
+    depends on nothing else. Each process takes its slice of every global batch; the last partial batch is dropped.
+    Yields uint8 images [batch, 3, size, size] in channels_last and labels: int64 [batch], or with mixup probabilities
+    [batch, classes]. workers: processes that make the batches ahead; 0: made when asked for. Up to skip_broken images
+    an epoch that cannot be decoded are replaced by their neighbours, and kept in `broken`.
+    """
+
+    def __init__(
+        self, images: Images | EncodedImages, setup: Setup, seed: int, rank=0, world=1, workers=0, skip_broken=0
+    ) -> None:
+        if setup.batch_size > len(images):
+            raise ValueError(f"--batch_size {setup.batch_size} is more than the {len(images)} training images")
+        self.images, self.setup, self.seed, self.rank, self.world = images, setup, seed, rank, world
+        self.workers, self.skip_broken = workers, skip_broken
+        self.batches = TrainBatches(images, setup)
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.images) // self.setup.batch_size
+
+    def set_epoch(self, epoch: int, step: int = 0, broken: Iterable[str] = ()) -> None:
+        """Draw the order and the augmentation of every sample for that epoch.
+
+        step: how many of its steps are done already; broken: the images that were found broken in them.
+        """
+        n, setup = len(self.images), self.setup
+        draw = np.random.default_rng([self.seed, epoch])
+        self.order = draw.permutation(n)
+        self.draws = self.batches.augment.draw(draw, n)
+        if setup.mixup:
+            self.partner = draw.permutation(n)
+            self.share = draw.beta(setup.mixup, setup.mixup, n).astype(np.float32)
+        self.step, self.broken = step, set(map(Broken, broken))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, labels, broken in load_batches(self.batches, self.drawn(), self.workers):
+            report_broken(broken, self.broken, self.skip_broken)
+            yield pixels.permute(0, 3, 1, 2), labels
+
+    def drawn(self) -> list[tuple]:
+        """What TrainBatches needs for each batch of this process that is still to come."""
+        share, items = self.setup.batch_size // self.world, []
+        for step in range(self.step, len(self)):
+            start = step * self.setup.batch_size + self.rank * share
+            rows = self.order[start : start + share]
+            mixing = (self.of(self.partner[rows]), self.share[rows]) if self.setup.mixup else None
+            items.append((self.of(rows), mixing))
+        return items
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        return rows, *(column[rows] for column in self.draws)
+
+
+class CentredBatches(Dataset):
+    """Images as they are shown in a test; a broken one has the label -1."""
+
+    def __init__(self, images: Images | EncodedImages) -> None:
+        self.images = images
+
+    def shape(self, rows: np.ndarray) -> tuple[int, ...]:
+        """Of a batch's pixels."""
+        return len(rows), self.images.size, self.images.size, 3
+
+    def __getitem__(self, rows: np.ndarray) -> tuple[Tensor, Tensor, list[Broken]]:
+        pixels, broken = self.images.centres(rows)
+        labels = np.where(np.isin(rows, list(broken)), -1, self.images.labels[rows])
+        return torch.from_numpy(pixels), torch.from_numpy(labels), list(broken.values())
+
+
+class EvalLoader:
+    """Every image once over all processes: uint8 [batch, 3, size, size] and labels [batch], -1 for a broken image.
+
+    workers, skip_broken: see TrainLoader.
+    """
+
+    def __init__(
+        self, images: Images | EncodedImages, batch_size=250, rank=0, world=1, workers=0, skip_broken=0
+    ) -> None:
+        self.images, self.workers, self.skip_broken = images, workers, skip_broken
+        index = np.arange(rank, len(images), world)
+        self.rows = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
+
+    @property
+    def expected(self) -> int:
+        """Test images of all processes."""
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.broken = set()
+        for pixels, labels, broken in load_batches(CentredBatches(self.images), self.rows, self.workers):
+            report_broken(broken, self.broken, self.skip_broken)
+            yield pixels.permute(0, 3, 1, 2), labels
+
+
+class Normalize:
+    """uint8 images -> float32 on the device, channels_last, less mean, over std (a channel each, in 0..1)."""
+
+    def __init__(self, mean, std, device) -> None:
+        mean, std = (torch.tensor(x, device=device) for x in (mean, std))
+        self.scale, self.shift, self.device = 1 / (255 * std), -mean / std, device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = images.to(self.device, non_blocking=True).permute(0, 2, 3, 1).flatten(2).float()
+        width = images.shape[3]  # whole rows of pixels at a time: three numbers would be too few for a CPU's vectors
+        normalized = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width))
+        return normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2)

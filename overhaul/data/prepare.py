@@ -1,0 +1,157 @@
+"""A data set read once and written as sharded parquet, which loads at once and streams well."""
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import yaml
+from PIL import Image
+from tqdm import tqdm
+
+from overhaul.data import sources
+from overhaul.data.columns import count_rows
+from overhaul.data.decoding import decode, shorten
+from overhaul.data.images import Broken, EncodedImages, report_broken
+from overhaul.options import Run
+from overhaul.run.folder import flush, write_text
+from overhaul.setups import SETUPS
+
+ROWS_OF_SHARD, ROWS_OF_GROUP = 2500, 100
+NAMES = {"train": "train", "test": "validation"}
+RECORD = "prepared.json"
+
+
+class Preparation:
+    """The splits of a set on their way into OUT/data/SPLIT-00000-of-00512.parquet.
+
+    The training images are written in a random order, the same every time, so that a stream of them need not be
+    shuffled far. What a stopped preparation has written stays; the same command again goes on there. short_side,
+    quality: of the JPEGs that larger images become; without short_side images stay as they are. num_classes counts only
+    where the data name no classes. Raises ValueError for data, settings or a folder that do not fit.
+    """
+
+    def __init__(self, data: str, run: Run, out: str, num_classes=None, short_side=None, quality=90) -> None:
+        self.out, self.short_side, self.quality = Path(out).expanduser(), short_side, quality
+        self.skip_broken, self.broken, self.stopped = run.skip_broken, set(), False
+        self.threads = run.workers or os.cpu_count() or 1
+        if (short_side is not None and short_side < 1) or not 1 <= quality <= 100:
+            raise ValueError("--short_side is a number of pixels, --quality one of 1 to 100")
+        row = next((row for row in SETUPS.values() if row.data == data), None)
+        num_classes = num_classes or (row.student.kwargs["num_classes"] if row else 0)
+        splits = sources.load(data, 1, run, num_classes, in_memory=False)
+        self.splits = dict(zip(NAMES.values(), splits, strict=True))
+        self.contents = {name: f"{images.fingerprint}, {checksum(images)}" for name, images in self.splits.items()}
+
+    def write(self) -> str:
+        """Write what is not there yet; what was done, as a line. ValueError where OUT holds another set."""
+        try:
+            self.claim()
+            shards = [shard for name in self.splits for shard in self.shards(name)]
+            bar = {"total": sum(len(rows) for _, _, rows in shards), "unit": " images", "disable": None}
+            with tqdm(**bar) as self.bar, ThreadPoolExecutor(self.threads) as pool:
+                try:
+                    for written in as_completed([pool.submit(self.write_shard, shard) for shard in shards]):
+                        written.result()
+                finally:
+                    self.stopped = True  # else after an error or Ctrl-C each thread would finish its shard
+                    pool.shutdown(wait=False, cancel_futures=True)
+            return self.finish()
+        except OSError as error:
+            raise ValueError(
+                f"{self.out} cannot be written to ({error.strerror or error}); what is there is whole, and the same "
+                f"command goes on"
+            ) from None
+
+    def claim(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        record = {**self.contents, "short_side": self.short_side, "quality": self.short_side and self.quality}
+        file = self.out / RECORD
+        if file.exists() and json.loads(file.read_text()) != record:
+            raise ValueError(f"{self.out} was prepared from other data or with other settings; name another with --out")
+        if not file.exists() and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} holds other files; name another folder with --out")
+        (self.out / "data").mkdir(exist_ok=True)
+        write_text(file, json.dumps(record, indent=2) + "\n")
+
+    def shards(self, name: str) -> list[tuple[Path, EncodedImages, np.ndarray]]:
+        """File, images and rows of each shard of a split."""
+        images = self.splits[name]
+        order = np.random.default_rng(0).permutation(len(images)) if name == "train" else np.arange(len(images))
+        parts = np.array_split(order, -(-len(order) // ROWS_OF_SHARD))
+        files = (self.out / "data" / f"{name}-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts)))
+        return [(file, images, rows) for file, rows in zip(files, parts, strict=True)]
+
+    def write_shard(self, shard: tuple[Path, EncodedImages, np.ndarray]) -> None:
+        file, images, rows = shard
+        if file.exists():
+            self.bar.update(len(rows))
+            return
+        features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(images.classes))}
+        schema, unfinished = datasets.Features(features).arrow_schema, file.with_name(f".{file.name}")
+        with pyarrow.parquet.ParquetWriter(unfinished, schema, compression="none", use_dictionary=False) as writer:
+            for start in range(0, len(rows), ROWS_OF_GROUP):
+                if self.stopped:
+                    return
+                group = rows[start : start + ROWS_OF_GROUP]
+                whole = list(self.encoded(images, group))
+                columns = [[row[i] for row in whole] for i in range(len(schema))]
+                writer.write_table(pyarrow.table(list(map(pyarrow.array, columns, schema.types)), schema))
+                self.bar.update(len(group))
+        flush(unfinished)
+        unfinished.rename(file)
+
+    def encoded(self, images: EncodedImages, rows: np.ndarray) -> Iterator[tuple[dict, int]]:
+        """Image and label of these rows: as they are, or made smaller."""
+        for row, (encoded, path) in zip(rows, images.read(rows), strict=True):
+            try:
+                if not len(encoded):
+                    raise ValueError("it is missing or empty")
+                content = self.smaller(encoded) if self.short_side else encoded
+            except ValueError as error:
+                broken = Broken(f"{images.name(row, path)} is no image that can be read ({error})")
+                report_broken([broken], self.broken, self.skip_broken)
+                continue
+            yield {"bytes": bytes(content), "path": Path(path).name or None}, int(images.labels[row])
+
+    def smaller(self, encoded: bytes) -> bytes:
+        """A JPEG whose short side has short_side pixels; an image that is no larger stays as it is."""
+        image = decode(encoded)
+        if min(image.shape[1:]) <= self.short_side:
+            return encoded
+        file, pixels = io.BytesIO(), shorten(image, self.short_side).permute(1, 2, 0).contiguous()
+        Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=self.quality)
+        return file.getvalue()
+
+    def finish(self) -> str:
+        """README.md, by which datasets knows the splits and their sizes."""
+        sizes, files, left_out = [], [], 0
+        for name in self.splits:
+            shards = [file for file, _, _ in self.shards(name)]
+            n, size = sum(map(count_rows, shards)), sum(file.stat().st_size for file in shards)
+            left_out += len(self.splits[name]) - n
+            sizes.append({"name": name, "num_examples": n, "num_bytes": size})
+            files.append({"split": name, "path": f"data/{name}-*"})
+        if left_out > self.skip_broken:
+            raise ValueError(f"{left_out} images are broken, and --skip_broken allows only {self.skip_broken}")
+        info = {"description": "; ".join(self.contents.values()), "splits": sizes}  # datasets knows its cache by it
+        card = {"configs": [{"config_name": "default", "data_files": files}], "dataset_info": info}
+        write_text(self.out / "README.md", f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n")
+        without = f", {left_out} broken image{'s' * (left_out > 1)} left out" if left_out else ""
+        images = " and ".join(f"{each['num_examples']:,} {each['name']}" for each in sizes)
+        return f"{self.out}: {images} images{without}; train on them with --data_path {self.out}"
+
+
+def checksum(images: EncodedImages) -> str:
+    """By which a split is told from others with the same labels: its class names, and up to a hundred images."""
+    crc = zlib.crc32("\n".join(images.classes).encode())
+    for encoded, _ in images.read(np.unique(np.linspace(0, len(images) - 1, 100).astype(int))):
+        crc = zlib.crc32(encoded, crc)
+    return f"contents {crc:08x}"

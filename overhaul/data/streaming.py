@@ -1,0 +1,210 @@
+"""Batches of a set that is read as it comes, for sets that do not fit the disk."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+
+from overhaul.data.columns import count_rows, find_columns, find_split, number_labels, read_class_names
+from overhaul.data.decoding import centre, decode
+from overhaul.data.images import Broken, read_file, report_broken
+from overhaul.data.sources import image_column, read_tables
+from overhaul.data.transforms import RandomCrop
+from overhaul.data.workers import pinned, work
+from overhaul.options import Run
+from overhaul.setups import Setup
+
+
+@dataclass(frozen=True)
+class Stream:
+    """This process's part of a split, as it comes.
+
+    rows: a datasets.IterableDataset, split by node and shuffled, with the columns image and label; number_of: the class
+    of a label; n: the images of all processes, or None where the data do not say.
+    """
+
+    rows: object
+    image: str
+    label: str
+    number_of: dict[int | str, int]
+    classes: tuple[str, ...]
+    split: str
+    n: int | None
+
+    revision = None  # datasets does not say which commit a stream reads
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def fingerprint(self) -> str:
+        return f"a stream of {self.n:,} images of {len(self.classes)} classes"
+
+    @property
+    def shards(self) -> int:
+        """How many workers can read side by side."""
+        return max(1, self.rows.num_shards)
+
+    def decode(self, epoch: int) -> Iterator[tuple[Tensor, int] | Broken]:
+        """Each image, uint8 [3, height, width], and its label; in a worker, those of its share of the shards."""
+        self.rows.set_epoch(epoch)
+        for row in self.rows:
+            image, label = row[self.image] or {"bytes": None, "path": None}, self.number_of.get(row[self.label])
+            encoded = image["bytes"] or read_file(image["path"] or "")
+            name = image["path"] or f"an image without a name, {len(encoded)} bytes,"
+            if label is None:
+                raise ValueError(
+                    f"{name} of the {self.split} stream has the label {row[self.label]!r}, which is none of the "
+                    f"{len(self.classes)} classes"
+                )
+            try:
+                yield decode(encoded), label
+            except ValueError as error:
+                # with the label, as several images may have one name
+                which = f"{name} of the {self.split} stream, of the label {row[self.label]!r},"
+                yield Broken(f"{which} is no image that can be read ({error})")
+
+
+def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int) -> list[Stream]:
+    """The training and the test stream of this process; ValueError for data that do not fit."""
+    from datasets.distributed import split_dataset_by_node
+
+    tables, streams = read_tables(setup.data, run.data_path, streaming=True), []
+    classes = read_class_names(run.class_names)
+    for split in ("train", "test"):
+        name = find_split(tables, split, setup.data)
+        rows = tables[name]
+        image, label = find_columns(rows, run)
+        number_of, classes = number_labels(rows.features[label], label, classes, num_classes)
+        rows = image_column(rows, image).select_columns([image, label])
+        if split == "train":
+            rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
+        n = (run.stream_images if split == "train" else None) or count_images(rows, name, run.data_path or setup.data)
+        if split == "train" and not n:
+            raise ValueError("the data do not say how many training images they have: add --stream_images N")
+        streams.append(Stream(split_dataset_by_node(rows, rank, world), image, label, number_of, classes, split, n))
+    return streams
+
+
+def count_images(rows, split: str, source: str) -> int | None:
+    """How many images a split has, where its card says so, it was saved to disk or is of local parquet files."""
+    from datasets import load_dataset_builder, load_from_disk
+
+    sizes = rows.info.splits or {}
+    if split in sizes:
+        return sizes[split].num_examples
+    folder = Path(source).expanduser()
+    if (folder / "dataset_dict.json").exists():
+        return len(load_from_disk(str(folder))[split])
+    if not folder.is_dir():
+        return None
+    files = load_dataset_builder(str(folder)).config.data_files[split]
+    return sum(map(count_rows, files)) if all(file.endswith(".parquet") for file in files) else None
+
+
+class TrainStream:
+    """Augmented batches of a stream; as many an epoch as the images make, so that no process waits for another.
+
+    Where this process's part has fewer it begins anew. Order and augmentation depend on the number of processes and
+    workers. Yields what data.TrainLoader does.
+    """
+
+    def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int) -> None:
+        if setup.batch_size > len(images):
+            raise ValueError(f"--batch_size {setup.batch_size} is more than the {len(images)} training images")
+        if setup.mixup or not setup.crop_area:
+            raise ValueError("--streaming makes random resized crops (--crop_area), and no mixup")
+        self.images, self.setup, self.skip_broken = images, setup, run.skip_broken
+        self.seed, self.share, self.workers = [run.seed, rank], setup.batch_size // world, min(workers, images.shards)
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.images) // self.setup.batch_size
+
+    def set_epoch(self, epoch: int, step: int = 0, broken: Iterable[str] = ()) -> None:
+        """Begin an epoch, or go on after some of its steps with other images; broken: those found in them."""
+        self.epoch, self.step, self.broken = epoch, step, set(map(Broken, broken))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = Augmented(self.images, self.setup, [*self.seed, self.step, self.epoch], self.share)
+        steps = self.step
+        for pixels, labels, broken in islice(work(batches, self.workers), len(self) - steps):
+            report_broken(broken, self.broken, self.skip_broken)
+            steps += 1
+            yield pinned(pixels).permute(0, 3, 1, 2), labels
+        if steps < len(self):
+            raise ValueError(f"the training stream ended after {steps} of {len(self)} steps")
+
+
+class Augmented(IterableDataset):
+    """A training stream's crops in batches, pass after pass. seed: run's seed, process, steps done before, epoch."""
+
+    def __init__(self, images: Stream, setup: Setup, seed: list[int], share: int) -> None:
+        self.images, self.seed, self.share = images, seed, share
+        self.crop = RandomCrop(setup)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
+        worker = get_worker_info()
+        draw = np.random.default_rng([*self.seed, worker.id if worker else 0])
+        crops, labels, broken = [], [], []
+        _, _, step, epoch = self.seed
+        for again in count():
+            empty = True
+            for each in self.images.decode(epoch + 10**5 * again + 10**9 * step):
+                if isinstance(each, Broken):
+                    broken.append(each)
+                    continue
+                empty = False
+                crops.append(self.crop(each[0], int(draw.integers(2**63))))
+                labels.append(each[1])
+                if len(crops) == self.share:
+                    yield default_collate(crops), torch.tensor(labels), broken
+                    crops, labels, broken = [], [], []
+            if empty:
+                return
+
+
+class EvalStream:
+    """Every image of a test stream once over all processes; yields what data.EvalLoader does."""
+
+    def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250) -> None:
+        self.images, self.setup, self.batch_size = images, setup, batch_size
+        self.workers, self.skip_broken = min(workers, images.shards), run.skip_broken
+
+    @property
+    def expected(self) -> int | None:
+        return self.images.n
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        known = set()
+        batches = Centred(self.images, self.setup, self.batch_size)
+        for pixels, labels, broken in work(batches, self.workers):
+            report_broken(broken, known, self.skip_broken)
+            yield pinned(pixels).permute(0, 3, 1, 2), labels
+
+
+class Centred(IterableDataset):
+    """A test stream's images as they are shown in a test, in batches; a broken one is black and has the label -1."""
+
+    def __init__(self, images: Stream, setup: Setup, batch_size: int) -> None:
+        self.images, self.setup, self.batch_size = images, setup, batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
+        size, resize = self.setup.image_size, self.setup.test_resize
+        pixels, labels, broken = [], [], []
+        for each in self.images.decode(0):
+            if isinstance(each, Broken):
+                broken.append(each)
+                each = torch.zeros(3, size, size, dtype=torch.uint8), -1
+            pixels.append(centre(each[0], size, resize).permute(1, 2, 0))
+            labels.append(each[1])
+            if len(pixels) == self.batch_size:
+                yield default_collate(pixels), torch.tensor(labels), broken
+                pixels, labels, broken = [], [], []
+        if pixels:
+            yield default_collate(pixels), torch.tensor(labels), broken

@@ -1,0 +1,103 @@
+"""Batches made ahead by worker processes."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from overhaul.data.images import Broken
+from overhaul.system import preemption
+from overhaul.system.messages import first_line
+
+
+class Shared(Dataset):
+    """Batches whose pixels travel in shared memory that is used again and again, as fresh memory is slow to get.
+
+    A slot is written again when the batch after the one that it held has been asked for; load_batches copies it before.
+    """
+
+    def __init__(self, batches: Dataset, drawn: list, workers: int) -> None:
+        self.batches, self.drawn = batches, drawn
+        shape = batches.shape(drawn[0]) if drawn else (0,)
+        self.slots = torch.empty((2 * workers + 1, *shape), dtype=torch.uint8).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, step: int) -> tuple[int, int, Tensor, list[Broken]]:
+        pixels, labels, broken = self.batches[self.drawn[step]]
+        slot = step % len(self.slots)
+        self.slots[slot, : len(pixels)] = pixels
+        return slot, len(pixels), labels, broken
+
+
+def load_batches(batches: Dataset, drawn: list, workers: int) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
+    """The batches in the order of `drawn`, made ahead by worker processes, in pinned memory where there is a GPU."""
+    if not workers:
+        for each in drawn:
+            pixels, labels, broken = batches[each]
+            yield pinned(pixels), labels, broken
+        return
+    shared = Shared(batches, drawn, workers)
+    for slot, n, labels, broken in work(shared, workers):
+        pixels = shared.slots[slot, :n]
+        yield (pixels.pin_memory() if torch.cuda.is_available() else pixels.clone()), labels, broken
+
+
+def pinned(pixels: Tensor) -> Tensor:
+    """In memory that a GPU fetches from while it computes, where there is one."""
+    return pixels.pin_memory() if torch.cuda.is_available() else pixels
+
+
+def work(batches: Dataset, workers: int) -> Iterator[tuple]:
+    """What a dataset makes in worker processes, each of which keeps two items ahead; their errors as ours."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        generator=torch.Generator(),  # else it would draw from the global one
+        worker_init_fn=leave_signals,
+    )
+    try:
+        with deaths_explained():
+            yield from loader
+    except ValueError as error:
+        if not str(error).startswith("Caught ValueError"):
+            raise
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+
+
+@contextmanager
+def deaths_explained() -> Iterator[None]:
+    """One line for the death of a worker, which PyTorch raises wherever the main process happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise ValueError(
+            f"a worker that decodes images died, perhaps for lack of (shared) memory; try fewer --workers "
+            f"({first_line(error)})"
+        ) from None
+
+
+def leave_signals(worker: int) -> None:
+    """Let the main process alone answer to Ctrl-C and preemption, of which all may be told; it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, preemption.numbers())
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End at the signal of the main process, which at its own end tells its workers to stop and waits for them."""
+    while signal.sigwaitinfo(preemption.numbers()).si_pid != multiprocessing.parent_process().pid:
+        pass
+    os._exit(0)

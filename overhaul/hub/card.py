@@ -1,0 +1,161 @@
+"""The model card of a student's repository: README.md, rendered from card.md."""
+
+from pathlib import Path
+
+from overhaul.hub import config as model_config
+from overhaul.hub.config import Preprocessing
+from overhaul.report.tables import describe
+from overhaul.run.folder import best_line
+from overhaul.setups import SETUPS, Net
+from overhaul.training.progress import millions
+
+TEMPLATE = Path(__file__).parent / "card.md"
+DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "scikit-learn's digits"}
+DISTILLED = (
+    "A comprehensive overhaul of feature distillation compares the feature maps of teacher and student before the ReLU "
+    "that ends each stage: the teacher's through a margin ReLU, which keeps its positive responses and cuts its "
+    "negative ones at their expected value, the student's through a 1x1 convolution that is thrown away afterwards. "
+    "Their partial L2 distance, which leaves alone where both are negative and the student lies lower, is added to the "
+    "cross-entropy."
+)
+ALONE = (
+    "The network was trained alone, with cross-entropy. It is a teacher, or what a distilled student is compared to."
+)
+
+
+def render(record: dict, metrics: list[dict], config: dict, repo: str, which: str, epochs: int) -> str:
+    """The card as Markdown with its metadata.
+
+    record: see record.make_record; metrics: the lines of metrics.jsonl; config: the student's config.json; which: final
+    or best; epochs: of the whole run.
+    """
+    from huggingface_hub import ModelCard
+
+    line = metrics[-1] if which == "final" else best_line(metrics)
+    student, teacher, show = record["student"], record["teacher"], model_config.preprocessing(config, repo)
+    own = student["family"] != "resnet"  # which timm does not know
+    card = ModelCard.from_template(
+        metadata(record, line, repo, own),
+        template_path=str(TEMPLATE),
+        title=title(record),
+        repo=repo,
+        student=name_of(student),
+        student_parameters=millions(student["parameters"]),
+        teacher=teacher and name_of(teacher),
+        teacher_parameters=teacher and millions(teacher["parameters"]),
+        classes=config["num_classes"],
+        data=data_of(record),
+        results=results(record, metrics, epochs),
+        comparison=comparison(record, epochs),
+        which=which,
+        epoch=line["epoch"],
+        epochs=epochs,
+        seed=record["run"]["seed"],
+        hardware=record["run"]["hardware"],
+        method=DISTILLED if teacher else ALONE,
+        needs_ours=" and overhaul" if own else "",
+        import_ours="\nimport overhaul.timm_models" if own else "",
+        recipe=recipe(record),
+        **images(show),
+    )
+    return str(card)
+
+
+def name_of(network: dict) -> str:
+    return describe(Net(family=network["family"], kwargs=network["kwargs"]))
+
+
+def title(record: dict) -> str:
+    how = "distilled" if record["teacher"] else "trained"
+    return f"{name_of(record['student'])}, {how} on {data_name(record)}"
+
+
+def data_name(record: dict) -> str:
+    return DATA.get(record["data"]["name"], record["data"]["name"])
+
+
+def data_of(record: dict) -> str:
+    data = record["data"]
+    linked = f"[{data_name(record)}](https://huggingface.co/datasets/{data['hub_id']})"
+    revision = f" (revision {data['revision']})" if data["revision"] else ""
+    return (linked if data["hub_id"] else data_name(record)) + revision
+
+
+def images(show: Preprocessing) -> dict:
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (show.mean, show.std))
+    return {"size": show.size, "resize": show.resize, "mean": f"({mean})", "std": f"({std})"}
+
+
+def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:
+    last, top = metrics[-1], best_line(metrics)
+    rows = [
+        (f"this run, epoch {last['epoch']}", last, "final" if last["epoch"] == epochs else f"of {epochs}, so far"),
+        (f"this run, epoch {top['epoch']}", top, "best"),
+    ]
+    rows = [(name, 100 - line["test_top1"], 100 - line["test_top5"], note) for name, line, note in rows]
+    if record["teacher"]:
+        rows.append((f"teacher, {name_of(record['teacher'])}", 100 - record["teacher"]["test_top1"], None, "measured"))
+    if paper := record["published"]:
+        note = "median of 5 final models" if paper["rule"] == "final" else "best epoch"
+        teacher5, student5, distilled5 = paper["top5"] or (None, None, None)
+        distilled = [("published, distilled", paper["distilled"], distilled5, note)] if record["teacher"] else []
+        rows += [*distilled, ("published, student alone", paper["student"], student5, note)]
+        rows += [("published, teacher", paper["teacher"], teacher5, "")] if record["teacher"] else []
+    return [
+        {"name": name, "top1": f"{one:.2f}", "top5": "" if five is None else f"{five:.2f}", "note": note}
+        for name, one, five, note in rows
+    ]
+
+
+def comparison(record: dict, epochs: int) -> str:
+    row = SETUPS.get(record["setup"])
+    if not record["published"] or row is None:
+        return ""
+    if epochs == row.epochs and not record["changes_of_length"]:
+        return f"Published: {row.epochs} epochs, as here."
+    length = f"{epochs}, after its length was changed" if record["changes_of_length"] else f"{epochs}"
+    return f"The published models were trained for {row.epochs} epochs, this one for {length}: they are not comparable."
+
+
+def recipe(record: dict) -> list[tuple[str, str]]:
+    run, teacher = record["run"], record["teacher"]
+    rows = {"setup": record["setup"], "method": record["method"]}
+    if teacher:
+        revision = f" at {teacher['revision']}" if teacher["revision"] else ""
+        rows["teacher's weights"] = f"{teacher['source']}{revision}, SHA-256 {teacher['sha256']}"
+    rows |= {"training images": record["data"]["training_images"], "test images": record["data"]["test_images"]}
+    rows |= record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
+    for change in record["changes_of_length"]:
+        where = f"after epoch {change['after_epoch']}" + f" and {change['and_steps']} steps" * bool(change["and_steps"])
+        rows[f"changed {where}"] = f"epochs from {change['epochs_before']} to {change['epochs']}"
+    rows |= {f"version of {name}": version for name, version in record["versions"].items()}
+    return [(name, str(value).replace("|", " ")) for name, value in rows.items() if value is not None]
+
+
+def metadata(record: dict, line: dict, repo: str, own: bool):
+    """What the Hub reads from the card, the model-index among it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = record["data"]
+    common = {
+        "task_type": "image-classification",
+        "dataset_type": data["hub_id"] or data["name"],
+        "dataset_name": data_name(record),
+        "dataset_split": "validation" if data["name"] == "imagenet" else "test",
+        "dataset_revision": data["revision"],
+        "metric_type": "accuracy",
+    }
+    tags = ["overhaul", "knowledge-distillation", "feature-distillation"] if record["teacher"] else ["overhaul"]
+    return ModelCardData(
+        license="mit",
+        library_name="overhaul" if own else "timm",
+        pipeline_tag="image-classification",
+        tags=tags,
+        datasets=[data["hub_id"]] if data["hub_id"] else None,
+        metrics=["accuracy"],
+        model_name=repo.rpartition("/")[2],
+        eval_results=[
+            EvalResult(**common, metric_name=f"top-{k} accuracy, percent", metric_value=round(line[f"test_top{k}"], 4))
+            for k in (1, 5)
+        ],
+    )

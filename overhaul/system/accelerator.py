@@ -1,0 +1,202 @@
+"""The only place that configures Accelerate: processes, precision, trackers, and what processes tell one another."""
+
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DDPCommunicationHookType,
+    DistributedType,
+    ProjectConfiguration,
+    broadcast,
+    broadcast_object_list,
+)
+from torch import distributed, nn
+
+from overhaul.options import Run
+from overhaul.run import folder as run_folder
+from overhaul.setups import Setup
+
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
+START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
+GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL
+SILENT = ("Timed out waiting", "Socket Timeout", "timed out after", "Watchdog caught collective operation timeout")
+
+
+def start(run: Run, folder: Path | None = None) -> Accelerator:
+    """The Accelerator of a run; ValueError for a launch, a precision or a tracker that cannot work."""
+    if run.tracker and not find_spec(run.tracker):
+        raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
+    AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
+    set_up_backends(run)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
+        mixed_precision=run.mixed_precision,
+        log_with=run.tracker,
+        project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                comm_hook=DDPCommunicationHookType(run.comm_hook),
+            ),
+            InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
+        ],
+    )
+    limit_waiting(accelerator, START_UP)
+    world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", 1))
+    if launched != world:
+        raise ValueError(
+            f"{launched} processes were launched, but each would train alone on {accelerator.device}; launch with "
+            f"`accelerate launch --multi_gpu --num_processes {launched}`, on CPUs after ACCELERATE_USE_CPU=true"
+        )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError("FSDP and DeepSpeed are of no use here: these networks are small; launch plain multi-GPU")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
+    return accelerator
+
+
+def set_up_backends(run: Run) -> None:
+    """What PyTorch leaves to its user: the kernels that GPUs use, and where compiled ones are kept."""
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = not run.deterministic
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overhaul" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step, for the whole process: fresh pages are slow to get.
+
+    Where tensors live on a CPU and the C library is glibc.
+    """
+    if not torch.accelerator.is_available() and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def restarts() -> int:
+    """How often torchrun or accelerate launch has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
+    """Where restarted processes find one another: the launcher's store, but not under the names of the dead ones.
+
+    `accelerate launch` keeps its store over a restart (--rdzv_backend static, its default), with their addresses.
+    """
+    store, rank, world = next(distributed.rendezvous("env://", timeout=timeout))
+    yield distributed.PrefixStore(f"restart-{restarts()}", store), rank, world
+
+
+distributed.register_rendezvous_handler("restarted", meet_again)
+
+
+def describe_devices(accelerator: Accelerator) -> str:
+    device = accelerator.device.type
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    return f"{accelerator.num_processes} x {name}, {precision}"
+
+
+def log(accelerator: Accelerator, line: dict) -> None:
+    """Show an epoch's line of metrics.jsonl to the tracker, whose full disk stops no training."""
+    try:
+        accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=line["epoch"])
+    except OSError as error:
+        print(f"overhaul: the tracker cannot write ({error}); training goes on", file=sys.stderr, flush=True)
+
+
+def end(accelerator: Accelerator) -> None:
+    """Finish the tracker, and part from the other processes."""
+    try:
+        accelerator.end_training()
+    except OSError as error:
+        print(f"overhaul: the tracker cannot write ({error})", file=sys.stderr, flush=True)
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter and BatchNorm statistic is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in (*model.parameters(), *model.buffers()))
+
+
+def sync_buffers(model: nn.Module) -> None:
+    """Give every process the BatchNorm statistics of the main process."""
+    for buffer in model.buffers():
+        buffer.copy_(broadcast(buffer))
+
+
+def agreed(accelerator: Accelerator, find: Callable[[], object]) -> object:
+    """What the main process finds, on all processes."""
+    return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
+
+
+def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:
+    """From now on end a run whose processes wait for one another longer than that."""
+    if accelerator.num_processes > 1:
+        limit = getattr(distributed, "set_timeout", None) or distributed.distributed_c10d._set_pg_timeout
+        limit(time)
+
+
+@contextmanager
+def losses_explained(timeout_minutes: float) -> Iterator[None]:
+    """One line for a process that is gone or does not answer, which the others see in their next exchange."""
+    try:
+        yield
+    except RuntimeError as error:
+        silent, gone = (any(words in str(error) for words in kind) for kind in (SILENT, GONE))
+        if not (silent or gone or isinstance(error, distributed.DistError)):
+            raise
+        fate = f"has not answered for {timeout_minutes:g} minutes (--timeout_minutes)" if silent else "has ended"
+        raise ValueError(
+            f"another process of this run {fate}; look for its own message, or for a lack of memory; the same command "
+            f"goes on from the last checkpoint"
+        ) from None
+
+
+def open_folder(accelerator: Accelerator, claim: run_folder.Claim, setup: Setup, run: Run) -> dict:
+    """Make the folder ours and return the resolved configuration; ValueError if the folder's run has another one."""
+    folder = claim.folder
+    config, file = run_folder.resolved(setup, run, accelerator.mixed_precision), folder / "config.yaml"
+    if file.exists() and not run.overwrite:
+        run_folder.compare(config, run_folder.read_config(file), folder, ("epochs",) if run.resume_with else ())
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with run_folder.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            claim.lock()
+            if run.overwrite:
+                run_folder.remove_run(folder)
+    accelerator.wait_for_everyone()
+    return config
+
+
+def begin(accelerator: Accelerator, folder: Path, config: dict, run: Run, epoch: int, tracker_id: str) -> None:
+    """Write the configuration and start the tracker, which goes on after the finished epochs."""
+    if accelerator.is_main_process:
+        with run_folder.writing(folder):
+            run_folder.write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    if run.tracker:
+        values = run_folder.flatten(config).items()
+        plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}
+        goes_on = {
+            "tensorboard": {"purge_step": epoch + 1},
+            "wandb": {"name": folder.name, "id": tracker_id, "resume": "allow"},
+            "trackio": {"name": folder.name, "resume": "allow"},
+        }
+        accelerator.init_trackers("overhaul", config=plain, init_kwargs={run.tracker: goes_on[run.tracker]})

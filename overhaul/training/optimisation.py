@@ -1,0 +1,127 @@
+"""The optimiser, its schedule and the training step, with all that makes the networks fast in it."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from overhaul.models import Stages
+from overhaul.options import Run
+from overhaul.setups import Setup
+
+LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
+
+Teach = Callable[[Tensor], Stages]
+
+
+def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator) -> tuple:
+    """What training_step takes of a module of distill.METHODS and its teacher: the prepared model, optimiser, Teach.
+
+    Both go to the device, in channels_last, and are compiled if the run says so.
+    """
+    model.to(memory_format=torch.channels_last)
+    if run.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if run.compile != "no":
+        model.compile(**COMPILE[run.compile])
+    teach = None
+    if teacher is not None:
+        teacher.to(accelerator.device, memory_format=torch.channels_last)
+        teach = make_teach(teacher, accelerator, run.compile)
+    return *accelerator.prepare(model, make_optimizer(model, setup)), teach
+
+
+def make_teach(teacher: nn.Module, accelerator, compile: str = "no") -> Teach:
+    """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on."""
+    precision, stages = autocast(accelerator), compiled(teacher.forward_stages, compile)
+    for module in teacher.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(low_precision(accelerator))
+
+    def teach(images: Tensor) -> Stages:
+        if compile == "max":
+            torch.compiler.cudagraph_mark_step_begin()  # the features of the step before are no longer needed
+        with torch.no_grad(), precision:
+            return stages(images)
+
+    return teach
+
+
+def autocast(accelerator) -> torch.autocast:
+    """The accelerator's precision, which another Accelerator of the process would change for accelerator.autocast()."""
+    low = low_precision(accelerator)
+    return torch.autocast(accelerator.device.type, low, enabled=low is not None)
+
+
+def low_precision(accelerator) -> torch.dtype | None:
+    """What convolutions and products are computed in, where it is not fp32."""
+    return LOW_PRECISIONS.get(accelerator.mixed_precision)
+
+
+def compiled(function: Callable, compile: str) -> Callable:
+    """The function, compiled as --compile says."""
+    return function if compile == "no" else torch.compile(function, **COMPILE[compile])
+
+
+def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
+    """SGD over student and connectors, weight decay on every parameter."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=setup.lr,
+        momentum=setup.momentum,
+        weight_decay=setup.weight_decay,
+        nesterov=setup.nesterov,
+        fused=True,
+    )
+
+
+def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step: int = 0) -> float:
+    """Set and return the learning rate after `epoch` finished epochs.
+
+    Where it drops and the setup says so, momentum restarts from zero, unless the epoch goes on after some of its steps.
+    """
+    drops = setup.drops_before(epoch)
+    lr = setup.lr / 10**drops
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1):
+        optimizer.state.clear()
+    return lr
+
+
+def training_step(
+    accelerator,
+    model: nn.Module,
+    teach: Teach | None,
+    optimizer,
+    images: Tensor,
+    labels: Tensor,
+    weight: float,
+    parts: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step on normalised images; gives logits, cross-entropy and weighted distillation loss, without a graph.
+
+    model, teach, optimizer: see make_ready; teach is None where the method needs no teacher.
+    labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss. parts: of equal
+    size, that the batch goes through one after the other; their gradients add up to the mean over the batch.
+    """
+    results = []
+    for i, (some_images, some_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+        with nullcontext() if i == parts - 1 else accelerator.no_sync(model):
+            logits, cross_entropy, distill_loss = losses(model, teach, some_images, some_labels, weight)
+            accelerator.backward((cross_entropy + distill_loss) / parts)
+        # a copy of the logits, as the next part's CUDA graph writes over them
+        results.append((logits.detach().clone(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
+    optimizer.step()
+    optimizer.zero_grad()
+    logits, cross_entropy, distill_loss = zip(*results, strict=True)
+    return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
+
+
+def losses(model, teach: Teach | None, images: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, cross-entropy and weighted distillation loss, with their graph; see training_step."""
+    logits, distill_loss = model(images, teach(images) if teach else None, labels)
+    return logits, F.cross_entropy(logits, labels), weight * distill_loss

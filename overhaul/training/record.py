@@ -1,0 +1,63 @@
+"""The record of a run: all that a result must be told with, as plain values."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from overhaul.data import sources
+from overhaul.options import Run
+from overhaul.report.tables import parameters
+from overhaul.run.state import State
+from overhaul.setups import Net
+from overhaul.system.accelerator import describe_devices
+from overhaul.training.build import Job
+
+PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
+ELSEWHERE = ("name", "method", "data", "teacher", "student", "num_classes", "published")  # of a setup
+HOW = ("seed", "gradient_accumulation_steps", "sync_bn", "compile", "comm_hook", "streaming", "skip_broken")
+
+
+def make_record(job: Job, run: Run, state: State) -> dict:
+    """Of a run that begins or goes on. Of local paths only the last name is kept."""
+    setup, origin = job.setup, job.origin
+    recipe = {key: value for key, value in asdict(setup).items() if key not in ELSEWHERE}
+    how = {key: getattr(run, key) for key in HOW}
+    how |= {"mixed_precision": job.accelerator.mixed_precision, "hardware": describe_devices(job.accelerator)}
+    teacher = origin and {
+        **describe(setup.teacher),
+        "source": origin.source if origin.revision or origin.source == "torchvision" else Path(origin.source).name,
+        "revision": origin.revision,
+        "sha256": origin.sha256,
+        "test_top1": state.teacher_top1,
+    }
+    return {
+        "setup": setup.name,
+        "method": setup.method,
+        "teacher": teacher,
+        "student": describe(setup.student),
+        "data": describe_data(job, run),
+        "recipe": recipe,
+        "changes_of_length": state.lengths,
+        "run": how,
+        "published": setup.published and asdict(setup.published),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def describe(net: Net) -> dict:
+    return {"family": net.family, "kwargs": net.kwargs, "parameters": parameters(net)}
+
+
+def describe_data(job: Job, run: Run) -> dict:
+    data, images, tests = job.setup.data, job.train_loader.images, job.test_loader
+    local = bool(run.data_path) or Path(data).is_dir()
+    known = sources.HUB_IDS.get(data)
+    return {
+        "name": Path(data).name if local and not known else data,
+        "hub_id": known or (None if local or data == "digits" else data),
+        "local_copy": local,
+        "revision": images.revision,
+        "training_images": images.fingerprint,
+        "test_images": tests.expected,
+    }
