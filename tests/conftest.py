@@ -3,29 +3,24 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that spin cost several times the CPU
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
-import hashlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from support.places import SHARED, TESTS
+from support.runs import SMALL_NET
 
 from overhaul import models
 from overhaul.cli.main import main
 from overhaul.options import Run
 from overhaul.setups import SETUPS, wide_resnet
 from overhaul.training.trainer import train
-
-TESTS = Path(__file__).parent
-REPOSITORY = TESTS.parent
-SHARED = REPOSITORY.parent / "shared"
-SMALL_NET = wide_resnet(10, 1, num_classes=10)
-sys.path.insert(0, str(TESTS / "golden"))
 
 
 @pytest.fixture(scope="session")
@@ -69,14 +64,3 @@ def network():
     """A SMALL_NET with fresh weights, in eval mode."""
     torch.manual_seed(0)
     return models.create(SMALL_NET).eval()
-
-
-def same_weights(one, other) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file under a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

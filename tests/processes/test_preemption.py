@@ -1,0 +1,261 @@
+"""Real processes told to stop, killed and started again; and what they rely on of the libraries and of Linux."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.hub_client import Client
+from support.hub_server import TOKEN, Fault, LocalHub
+from support.jpegs import write_jpegs
+from support.launch import TORCHRUN
+from support.places import REPOSITORY
+from support.runs import digests, flags
+from support.stress_resume import Killed, finish, stress
+
+from overhaul.options import Run
+from overhaul.run import checkpoints
+from overhaul.run.folder import Claim
+
+
+def arguments_of(digits_teacher) -> list:
+    return ["--setup", "digits", "--teacher", digits_teacher, "--epochs", 2, "--checkpoint_steps", 5]
+
+
+@pytest.fixture(scope="module")
+def two(digits_teacher, tmp_path_factory) -> Killed:
+    """A run of two processes that never stopped."""
+    run = Killed(tmp_path_factory.mktemp("two") / "whole", 2, *arguments_of(digits_teacher))
+    finish(run)
+    return run
+
+
+def a_step_later(run: Killed) -> None:
+    """Wait for a new checkpoint, and a moment more."""
+    before = {path.name for path in checkpoints.found(run.folder)}
+    assert run.wait_for(lambda: {path.name for path in checkpoints.found(run.folder)} - before), run.said
+    time.sleep(0.05)
+
+
+def test_a_run_killed_and_told_to_stop_in_every_way_ends_the_same(two, digits_teacher, tmp_path, monkeypatch):
+    """The kills are those of tests/support/stress_resume.py, which makes many more."""
+    monkeypatch.setenv("OVERHAUL_STATUS_FILE", str(tmp_path / "status"))
+    run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher))
+    for whom, number in (("launcher", "SIGTERM"), (1, "SIGUSR1"), ("launcher", "SIGUSR1")):
+        run.start()
+        a_step_later(run)
+        ranks = run.ranks()
+        os.kill(run.process.pid if whom == "launcher" else ranks[whom], getattr(signal, number))
+        assert run.process.wait(60) != 0
+        wait_until_gone(ranks)
+        saved = re.search(r"told to stop.*, and saved after (.*); the same command goes on from (\S+)\n", run.said)
+        assert saved and saved[2] == checkpoints.found(run.folder)[-1].name, run.said
+        assert run.said.count("told to stop") == 1
+        assert (tmp_path / "status").read_text() == "85\n"
+        if whom != "launcher":
+            assert run.said.count("exitcode  : 85") == 2, run.said
+        (tmp_path / "status").unlink()
+    stress(run, kills=1, in_checkpoints=1, processes=2, longest=0.5, draw=random.Random(1))
+    finish(run)
+    assert run.result() == two.result()
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    for _ in range(600):
+        if not any(Path(f"/proc/{each}").exists() for each in processes):
+            return
+        time.sleep(0.05)
+    raise AssertionError("a process outlives its run")
+
+
+def start(*arguments, **environment) -> subprocess.Popen:
+    command = [sys.executable, "-m", "overhaul", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen, happens) -> None:
+    while not happens():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_a_single_process_ends_with_status_85_and_a_second_run_is_kept_out(digits_teacher, tmp_path, overhaul):
+    folder = tmp_path / "run"
+    process = start(*flags(digits_teacher, folder, "--checkpoint_steps", "5"))
+    wait_for(process, lambda: checkpoints.found(folder))
+    second = overhaul(*flags(digits_teacher, folder))
+    assert second.status == 2 and len(second.err.splitlines()) == 1
+    assert f"{folder} is in use by another run (process {process.pid} on " in second.err
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 85 and len(err.splitlines()) == 1, err
+    assert err.startswith("overhaul: told to stop by SIGTERM, and saved after step ")
+    result = overhaul(*flags(digits_teacher, folder))
+    assert result.status == 0 and "resumed after step" in result.out
+
+
+def test_data_workers_leave_a_signal_to_the_whole_group_to_their_process(tmp_path):
+    """SLURM tells every process of a step."""
+    arguments = ["train", "--setup", "digits", "--method", "original", "--data_path", write_jpegs(tmp_path)]
+    arguments += [
+        "--batch_size",
+        "2",
+        "--crop_area",
+        "[0.2, 1]",
+        "--workers",
+        "2",
+        "--skip_broken",
+        "1",
+        "--epochs",
+        "500",
+    ]
+    process = start(*arguments, "--output_dir", tmp_path / "run")
+    wait_for(process, lambda: checkpoints.found(tmp_path / "run"))
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    last = err.splitlines()[-1]
+    assert process.returncode == 85 and last.startswith("overhaul: told to stop by SIGTERM, and saved after "), err
+
+
+def test_a_process_that_ends_amid_its_batches_ends_its_data_workers(tmp_path):
+    script = "from overhaul.workers import work; batches = work(range(100), 2); print(next(batches), flush=True)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0\n", "")
+
+
+def test_a_run_that_has_not_begun_is_stopped_at_once(digits_teacher, tmp_path):
+    process = start(*flags(digits_teacher, tmp_path / "run"))
+    wait_for(process, lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text())
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 85 and err == "overhaul: told to stop by SIGUSR1\n"
+    assert not (tmp_path / "run").exists()
+
+
+STUCK = """
+import time
+from overhaul.preemption import Told, Watch, listening
+watch = Watch()
+with listening(watch.hear):
+    watch.arm(1, None)
+    print("armed", flush=True)
+    try:
+        while time.sleep(0.05) or not watch.any():
+            pass
+    except Told:
+        print("told", flush=True)
+        while True:
+            time.sleep(0.05)
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once_but_an_echo_does_not():
+    """A launcher passes a signal on to processes that may have got it as well."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "armed\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "told\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 85
+
+
+def test_the_lock_ends_with_its_process_though_a_forked_worker_lives_on(tmp_path):
+    """A canary: record locks are not inherited by a fork."""
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from overhaul.run import Run\n"
+        "from overhaul.run_folder import Claim\n"
+        "claim = Claim(Path(sys.argv[1]), Run())\n"
+        "claim.lock()\n"
+        "child = os.fork()\n"
+        "if child: print(child, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
+    with pytest.raises(ValueError, match=f"in use by another run .process {holder.pid} on"), Claim(tmp_path, Run()):
+        pass
+    holder.kill()
+    holder.wait()
+    assert Path(f"/proc/{child}").exists()
+    with Claim(tmp_path, Run()):
+        pass
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_killed_during_its_push_is_pushed_by_the_same_command(digits_teacher, tmp_path):
+    with LocalHub(tmp_path / "repositories") as hub:
+        client = Client(hub, tmp_path / "home")
+        where = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+        where |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--push_to_hub", "me/digits")
+        process = start(*arguments, **where)
+        hub.faults.append(Fault("POST .*/commit/main", status=500, before=process.kill))
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        before = digests(tmp_path / "run" / "final")
+        hub.faults.clear()
+        (again,) = client(arguments)
+        assert again.status == 0 and "pushed: " in again.out, again.err
+        assert digests(tmp_path / "run" / "final") == before
+        (evaluated,) = client(["evaluate", "me/digits", "--data", "digits", "--json"])
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert json.loads(evaluated.out)["top1"] == line["test_top1"]
+
+
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_the_launcher_starts_a_run_again_whose_process_died(two, digits_teacher, tmp_path, launcher):
+    """With --resume never --overwrite too, which a restart must not obey."""
+    run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher), "--resume", "never", "--overwrite")
+    if launcher == "torchrun":
+        script = run.command.index(str(REPOSITORY / "overhaul" / "train.py"))
+        run.command[:script] = TORCHRUN
+    script = run.command.index(str(REPOSITORY / "overhaul" / "train.py"))
+    run.command[script:script] = ["--max_restarts", "1"]
+    run.start()
+    assert run.wait_for(lambda: checkpoints.found(run.folder)), run.said
+    os.kill(run.ranks()[1], signal.SIGKILL)
+    assert run.process.wait(120) == 0, run.said
+    assert "another process of this run has ended; look for its own message" in run.said
+    assert "resumed after" in run.said and run.result() == two.result()
+
+
+def test_a_process_that_does_not_answer_ends_the_run(digits_teacher, tmp_path):
+    run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher), "--timeout_minutes", 0.05).start()
+    a_step_later(run)
+    os.kill(run.ranks()[0], signal.SIGSTOP)
+    words = "another process of this run has not answered for 0.05 minutes (--timeout_minutes); look for"
+    assert run.wait_for(lambda: f"overhaul [process 1]: {words}" in run.said), run.said
+    run.kill()  # the launcher would give the one that does not answer 30 seconds
+
+
+def test_one_process_goes_on_with_the_images_of_two(two, digits_teacher, tmp_path, overhaul):
+    folder = tmp_path / "run"
+    shutil.copytree(two.folder, folder)
+    shutil.rmtree(folder / "checkpoints" / "epoch-0002")
+    result = overhaul("train", *arguments_of(digits_teacher), "--output_dir", folder)
+    assert (
+        result.status == 0 and "resumed after step 18 of epoch 2; it ran on 2 processes before and on 1 now: the same "
+    )
+    assert "images in the same order, but not the same to the last bit, as BatchNorm" in result.out
+    whole, now = (run.result()["metrics"] for run in (two, Killed(folder, 1)))
+    assert now[0] == whole[0] and now[1] != whole[1]
+    assert now[1]["loss"] == pytest.approx(whole[1]["loss"], rel=0.02)

@@ -1,0 +1,122 @@
+"""How much faster a step is than one written plainly: pytest -m speed, on a machine with nothing else to do."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.plain_step import make_plain_step, plain_distance
+
+from overhaul.bench import Trial, make_step
+from overhaul.distill import overhaul as distill
+from overhaul.options import Run
+from overhaul.setups import SETUPS
+from overhaul.training.optimisation import training_step
+from support.places import REPOSITORY
+
+pytestmark = pytest.mark.speed
+
+BATCH = {"cifar_a": 128, "cifar_c": 128, "cifar_d": 128, "cifar_e": 16, "imagenet_b": 32}
+LEAST = {"no": 1.1, "bf16": 1.7}  # times the plain step, where a machine is bound by its convolutions
+
+
+def seconds(steps: list, images, labels, rounds: int) -> list[float]:
+    """Medians, the steps taken in turn after one that is not timed."""
+    times = [[] for _ in steps]
+    for _ in range(rounds + 1):
+        for step, taken in zip(steps, times, strict=True):
+            started = time.perf_counter()
+            step(images, labels)
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken[1:]) for taken in times]
+
+
+@pytest.mark.parametrize("name", BATCH)
+def test_a_step_beside_the_plain_one(name):
+    setup, n = SETUPS[name], BATCH[name]
+    images = torch.randn(n, 3, setup.image_size, setup.image_size)
+    labels = torch.randint(setup.student.kwargs["num_classes"], (n,))
+    steps = [make_plain_step(name), *(make_step(name, n, precision) for precision in LEAST)]
+    plain, *ours = seconds(steps, images, labels, rounds=5)
+    ratios = {precision: plain / each for precision, each in zip(LEAST, ours, strict=True)}
+    print(f"\n{name}: plain {n / plain:.1f} images/s; times that:", {key: round(r, 2) for key, r in ratios.items()})
+    assert all(ratios[precision] > least for precision, least in LEAST.items()), ratios
+
+
+def step_without(switch: str):
+    """A step of cifar_c in bf16, without one of the things that make it fast."""
+    trial = Trial("cifar_c", BATCH["cifar_c"], Run(mixed_precision="no" if switch == "bf16" else "bf16"))
+    layout = torch.contiguous_format if switch == "channels_last" else torch.channels_last
+    trial.model.to(memory_format=layout)
+    trial.teacher.to(memory_format=layout)
+    teach = trial.teach
+    if switch == "no graph of the teacher":
+        trial.teacher.requires_grad_(True)
+        teach = trial.precision(trial.teacher.forward_stages)
+    if switch == "fused SGD":
+        trial.optimizer.param_groups[0]["fused"] = False
+
+    def step(images, labels) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if switch == "fused loss":
+                patch.setattr(distill, "partial_l2", lambda *maps: plain_distance(*maps) / len(maps[0]))
+            if switch == "in-place ReLU":
+                patch.setattr(F, "relu_", torch.relu)
+                patch.setattr(F, "relu", lambda x, inplace=False: torch.relu(x))
+            how = images.to(memory_format=layout), labels, trial.setup.distill_weight
+            training_step(trial.accelerator, trial.model, teach, trial.optimizer, *how)
+
+    return step
+
+
+def test_what_each_switch_brings():
+    """The last three save memory more than time, and have no bound."""
+    images, labels = torch.randn(BATCH["cifar_c"], 3, 32, 32), torch.randint(100, (BATCH["cifar_c"],))
+    switches = ["bf16", "channels_last", "fused loss", "no graph of the teacher", "in-place ReLU", "fused SGD"]
+    whole, *others = seconds([step_without(each) for each in ("nothing", *switches)], images, labels, rounds=7)
+    lost = {switch: 100 * (taken / whole - 1) for switch, taken in zip(switches, others, strict=True)}
+    print(
+        f"\ncifar_c, bf16, {1000 * whole:.0f} ms a step; longer without, in %:", {k: round(v) for k, v in lost.items()}
+    )
+    assert lost["bf16"] > 50 and lost["fused loss"] > 3 and lost["channels_last"] > 3, lost
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+sys.path[:0] = sys.argv[1:2]
+from overhaul.bench import make_step
+from overhaul.setups import SETUPS
+from support.plain_step import make_plain_step
+
+kind, name, n = sys.argv[2], sys.argv[3], int(sys.argv[4])
+setup = SETUPS[name]
+step = make_plain_step(name) if kind == "plain" else make_step(name, n, kind)
+images = torch.randn(n, 3, setup.image_size, setup.image_size)
+labels = torch.randint(setup.student.kwargs["num_classes"], (n,))
+
+def kib(name):
+    return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
+
+before = kib("VmRSS")
+for _ in range(3):
+    step(images, labels)
+print(kib("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("name", ["cifar_c", "cifar_e"])
+def test_a_step_needs_at_most_half_the_memory(name, precision):
+    """What steps add to the peak of their process, whose libraries and networks are the same."""
+
+    def peak(kind: str) -> int:
+        command = [sys.executable, "-c", PEAK, str(REPOSITORY / "tests"), kind, name, str(BATCH[name])]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    plain, ours = peak("plain"), peak(precision)
+    print(f"\n{name}, {precision}: {ours / 1024:.0f} of {plain / 1024:.0f} MiB ({100 * ours / plain:.0f} %)")
+    assert ours <= plain / 2

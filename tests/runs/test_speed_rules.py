@@ -1,0 +1,90 @@
+"""What keeps a step fast on any device: nothing waits for the device, nothing is compiled twice."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from overhaul.hub import weights as hub
+from overhaul.models.mobilenet import Depthwise
+from overhaul.options import Run
+from overhaul.run.checkpointer import Keeper
+from overhaul.training import trainer as loop
+from overhaul.training.trainer import READ_EVERY, train
+from support.runs import quick
+
+READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
+
+
+class Reads(TorchFunctionMode):
+    """Notes what brings a value from the device to Python."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, function, types, arguments=(), kwargs=None):
+        if getattr(function, "__name__", "") in READS:
+            self.seen.append(function.__name__)
+        return function(*arguments, **(kwargs or {}))
+
+
+class ReadsBelow(TorchDispatchMode):
+    """Notes the same where PyTorch's own C++ does it."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
+        if "local_scalar_dense" in str(function):
+            self.seen.append(str(function))
+        return function(*arguments, **(kwargs or {}))
+
+
+def test_the_device_is_read_at_the_looks_alone(digits_teacher, monkeypatch, tmp_path):
+    """Losses and accuracy are summed up on the device; a step between two looks never waits for it."""
+    seen, steps = [], {}
+    after, train_epoch = Keeper.after_step, loop.train_epoch
+
+    def after_step(keeper) -> None:
+        steps[keeper.state.step] = list(seen)
+        seen.clear()
+        after(keeper)
+
+    def watched(*arguments):
+        with Reads(seen), ReadsBelow(seen):
+            return train_epoch(*arguments)
+
+    monkeypatch.setattr(Keeper, "after_step", after_step)
+    monkeypatch.setattr(loop, "train_epoch", watched)
+    train(quick(digits_teacher, epochs=2), Run(output_dir=str(tmp_path / "run")))
+    assert [step for step, reads in steps.items() if reads] == [1, READ_EVERY], steps
+
+
+def test_compiled_networks_are_compiled_once(digits_teacher, monkeypatch, tmp_path):
+    """An epoch drops its odd last batch, the tests of teacher and student have one, and then it trains on."""
+    torch._dynamo.reset()
+    counters.clear()
+    setup = quick(digits_teacher, epochs=2, batch_size=96)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        result = train(setup, Run(output_dir=str(tmp_path / "run"), compile="default"))
+    assert counters["stats"]["unique_graphs"] == 2, "teacher and student"
+    hub.load(str(result.folder))  # strictly, so under the names of a network that was not compiled
+    assert len(result.metrics) == 2 and not any("graph_break" in key and counters[key] for key in counters)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_the_gradient_of_a_strided_depthwise_convolution_in_bf16(size):
+    torch.manual_seed(0)
+    layer, images = Depthwise(6, 2), torch.randn(2, 6, size, size)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x = images.to(dtype, copy=True).requires_grad_()
+        layer.zero_grad()
+        out = layer(x) if dtype == torch.bfloat16 else torch.nn.Conv2d.forward(layer, x)
+        out.float().square().sum().backward()
+        gradients.append((out.float(), x.grad.float(), layer.weight.grad.clone()))
+    for exact, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=2e-2, atol=2e-2 * exact.abs().max().item())

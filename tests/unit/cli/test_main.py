@@ -1,0 +1,269 @@
+"""The command line: what it shows, and one clear line with status 2 for every wrong input."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from support.images import some_split, write_parquet
+from support.runs import refused
+
+from overhaul import models
+from overhaul.cli.arguments import parse_training
+from overhaul.setups import SETUPS, get, teacher_setup
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["'trian' is not known", "did you mean train?"]),
+        (["train"], ["name a setup with --setup: cifar_a"]),
+        (["train", "--setup", "cifar_z"], ["'cifar_z' is not known", "did you mean cifar_", "imagenet_b"]),
+        (["train", "--setup"], ["--setup", "expected one argument"]),
+        (["train", "--setup", "digits", "--epoch", "3"], ["unknown flag --epoch", "did you mean --epochs?"]),
+        (["train", "--setup", "digits", "--batchsize=3"], ["unknown flag --batchsize", "--batch_size?"]),
+        (["train", "--setup", "digits", "extra"], ["unknown argument extra"]),
+        (["train", "--setup", "digits", "--lr", "fast"], ["--lr", "float", "fast"]),
+        (["train", "--setup", "digits", "--epochs", "2.5"], ["--epochs", "2.5"]),
+        (["train", "--setup", "digits", "--epochs", "0"], ["--epochs must be at least 1"]),
+        (["train", "--setup", "digits", "--lr", "-1"], ["--lr must be 0 or more"]),
+        (["train", "--setup", "digits", "--lr", "nan"], ["--lr"]),
+        (["train", "--setup", "digits", "--lr_drops", "[100, 150]"], ["--lr_drops are fractions"]),
+        (["train", "--setup", "digits", "--seed", "-3"], ["--seed must be between"]),
+        (["train", "--setup", "digits", "--resume", "yes"], ["--resume", "auto, never"]),
+        (["train", "--setup", "digits", "--overwrite"], ["--overwrite goes with --resume never"]),
+        (["train", "--setup", "digits", "--tracker", "tensorbord"], ["did you mean tensorboard?"]),
+        (["train", "--setup", "digits", "--mixed_precision", "bf61"], ["did you mean bf16?"]),
+        (["train", "--setup", "digits", "--config", "missing.yaml"], ["missing.yaml: there is no such file"]),
+        (["train", "--setup", "digits", "--method", "overhal", "--teacher", "x"], ["did you mean overhaul?"]),
+        (["train", "--setup", "digits_teacher", "--data", "cifar1000"], ["did you mean cifar100?"]),
+        (["train", "--setup", "digits_teacher", "--student.family", "wide_resnt"], ["families are"]),
+        (["train", "--setup", "digits_teacher", "--student.kwargs.depth", "11"], ["6n + 4"]),
+        (["train", "--setup", "digits_teacher", "--data_path", "/nowhere"], ["/nowhere: there is no such folder"]),
+        (["train", "--setup", "digits_teacher", "--batch_size", "1"], ["leaves BatchNorm less than 2 images"]),
+        (
+            ["train", "--setup", "digits_teacher", "--gradient_accumulation_steps", "3"],
+            ["--batch_size 64", "1 processes x 3 gradient accumulation steps do not divide it"],
+        ),
+        (["train", "--setup", "digits_teacher", "--gradient_accumulation_steps", "0"], ["must be at least 1, not 0"]),
+        (["train", "--setup", "digits_teacher", "--sync_bn"], ["--sync_bn needs GPUs"]),
+        (["train", "--setup", "digits_teacher", "--workers", "-1"], ["--workers must be 0 or more"]),
+        (["train", "--setup", "digits_teacher", "--skip_broken", "-1"], ["--skip_broken must be 0 or more"]),
+        (["train", "--setup", "digits_teacher", "--stream_images", "0"], ["--stream_images must be at least 1"]),
+        (
+            ["train", "--setup", "digits_teacher", "--streaming"],
+            ["the digits are held in memory: they are not streamed"],
+        ),
+        (["train", "--setup", "digits_teacher", "--num_classes", "-3"], ["--num_classes must be at least 1"]),
+        (["train", "--setup", "digits_teacher", "--lr", "1e39"], ["--lr must be 0 or more and finite"]),
+        (["train", "--setup", "digits_teacher", "--crop_area", "[0.1, 2]"], ["--crop_area"]),
+        (["train", "--setup", "digits_teacher", "--test_resize", "8"], ["--test_resize must be at least --image_size"]),
+        (["train", "--setup", "digits_teacher", "--data", "imagnet"], ["did you mean imagenet?"]),
+        (["train", "--setup", "digits_teacher", "--method", "overhaul", "--teacher", "t"], ["--teacher.family"]),
+        (["train", "--setup", "digits_teacher", "--batch_size", "2000"], ["more than the 1437 training images"]),
+        (["train", "--setup", "digits_teacher", "--mixed_precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
+        (["evaluate", "nowhere.pt", "--data", "digits"], ["nowhere.pt: there is no such file or folder"]),
+        (["evaluate", "nowhere.pt"], ["--data"]),
+        (["evaluate"], ["source"]),
+        (["evaluate", "x", "--data", "digits", "--jsn"], ["unknown flag --jsn", "--json?"]),
+        (["setups", "--all"], ["unknown flag --all"]),
+        (["prepare", "--data", "imagenet"], ["--out"]),
+        (["prepare", "--data", "digits", "--out", "x"], ["the digits", "need no preparation"]),
+        (
+            ["prepare", "--data", "imagenet", "--data_path", "nowhere", "--out", "x"],
+            ["nowhere: there is no such folder"],
+        ),
+        (["bench", "dat"], ["data"]),
+        (["bench", "data", "--seconds", "0"], ["--seconds must be above 0"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_is_one_clear_line(overhaul, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    refused(overhaul(*arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_teacher_names_three_ways_to_get_one(overhaul, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, setup in SETUPS.items():
+        if setup.method == "overhaul" and not setup.teacher.weights:
+            row = teacher_setup(setup)
+            refused(
+                overhaul("train", "--setup", name),
+                f"overhaul train --setup {row.name}, then --teacher runs/{row.name}-original-seed0",
+                "--teacher FILE.pt",
+                "--teacher USER/REPO",
+            )
+
+
+def test_a_teacher_that_does_not_fit(overhaul, tmp_path):
+    torch.save(models.create("cifar_resnet", depth=20, num_classes=10).state_dict(), tmp_path / "teacher.pt")
+    result = overhaul(
+        "train", "--setup", "digits", "--teacher", tmp_path / "teacher.pt", "--output_dir", tmp_path / "run"
+    )
+    refused(
+        result,
+        "does not fit",
+        "missing (block1",
+        "unexpected (",
+        "misshapen (bn1.weight [16] instead of [128])",
+        "looks like cifar_resnet depth=20",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_other_classes(overhaul, digits_teacher, tmp_path):
+    path = write_parquet(tmp_path / "set", train=some_split(70), test=some_split(5))
+    result = overhaul(
+        *(
+            "train",
+            "--setup",
+            "digits",
+            "--data_path",
+            path,
+            "--teacher",
+            digits_teacher,
+            "--output_dir",
+            tmp_path / "run",
+        )
+    )
+    refused(result, "knows 10 classes and the data have 3")
+
+
+def test_wrong_data_leave_an_earlier_run_whole(overhaul, tmp_path):
+    """The data decide the number of classes; then the same run is asked for with data that do not fit."""
+    good = write_parquet(tmp_path / "good", train=some_split(70), test=some_split(5))
+    command = ["train", "--setup", "digits_teacher", "--epochs", "1", "--student.kwargs.depth", "10", "--output_dir"]
+    trained = overhaul(*command, tmp_path / "run", "--data_path", good)
+    assert trained.status == 0 and "num_classes=3" in trained.out
+
+    def times() -> list[int]:
+        return sorted(path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("[!.]*"))
+
+    before = times()
+    (tmp_path / "empty").mkdir()
+    refused(overhaul(*command, tmp_path / "run", "--data_path", tmp_path / "empty"), "cannot be read")
+    refused(overhaul(*command, tmp_path / "run", "--data_path", good, "--label_column", "imgs"), "did you mean img?")
+    assert times() == before
+
+
+def test_setups_are_printed_with_their_parameters_and_published_errors(overhaul):
+    out = overhaul("setups").out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.split() and line.split()[0] in SETUPS}
+    assert set(rows) == set(SETUPS)
+    assert all(text in rows["cifar_c"] for text in ("5.87 -> 0.70", "cifar100", "200", "27.32 -> 24.08"))
+    assert all(text in rows["imagenet_a"] for text in ("60.19 -> 25.56", "100", "23.72 / 6.97 -> 21.65 / 5.83"))
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["setups"], ["demo"]])
+def test_help(overhaul, command):
+    result = overhaul(*command, "--help")
+    assert result.status == 0 and "usage: overhaul" in result.out
+
+
+def test_flags_change_a_setup_and_a_run():
+    argv = [
+        "--setup",
+        "cifar_c",
+        "--teacher",
+        "a/b",
+        "--lr=0.05",
+        "--epochs",
+        "30",
+        "--nesterov",
+        "false",
+        "--seed",
+        "3",
+    ]
+    setup, run = parse_training(argv)
+    assert (setup.lr, setup.epochs, setup.nesterov, setup.teacher.weights) == (0.05, 30, False, "a/b")
+    assert (setup.batch_size, setup.published, run.seed) == (128, get("cifar_c").published, 3)
+    assert get("cifar_c").lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("argv", "compile"),
+    [([], "no"), (["--compile"], "default"), (["--compile", "--seed", "1"], "default"), (["--compile", "max"], "max")],
+)
+def test_compile_needs_no_value(argv, compile):
+    assert parse_training(["--setup", "cifar_c", *argv])[1].compile == compile
+
+
+def test_a_yaml_file_and_flags_over_it(tmp_path):
+    (tmp_path / "run.yaml").write_text("setup: cifar_d\nlr: 0.02\nepochs: 7\nteacher:\n  weights: t.pt\n")
+    setup, _ = parse_training(["--config", str(tmp_path / "run.yaml"), "--epochs", "9"])
+    assert (setup.name, setup.lr, setup.epochs, setup.teacher.weights) == ("cifar_d", 0.02, 9, "t.pt")
+    assert setup.teacher.kwargs == get("cifar_d").teacher.kwargs
+
+
+def test_a_yaml_file_of_another_setup(overhaul, tmp_path):
+    (tmp_path / "run.yaml").write_text("setup: digits\n")
+    refused(
+        overhaul("train", "--setup", "cifar_c", "--config", tmp_path / "run.yaml"), "is of the setup digits", "drop one"
+    )
+
+
+def test_a_yaml_file_with_an_unknown_key(overhaul, tmp_path):
+    (tmp_path / "run.yaml").write_text("setup: digits\nlearning_rate: 0.02\n")
+    refused(overhaul("train", "--config", tmp_path / "run.yaml"), "learning_rate")
+    (tmp_path / "run.yaml").write_text("setup: digits\nepoch: 3\n")
+    refused(overhaul("train", "--config", tmp_path / "run.yaml"), "unknown entry epoch (did you mean epochs?)")
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\xff")
+    refused(overhaul("train", "--setup", "digits", "--config", tmp_path / "run.yaml"), "is not YAML")
+    (tmp_path / "run.yaml").write_text("setup: [digits\n")
+    refused(overhaul("train", "--config", tmp_path / "run.yaml"), "is not YAML")
+
+
+def test_print_config_can_be_given_back(overhaul, tmp_path):
+    printed = overhaul("train", "--setup", "cifar_e", "--lr", "0.3", "--print_config")
+    assert printed.status == 0 and yaml.safe_load(printed.out)["lr"] == 0.3
+    (tmp_path / "run.yaml").write_text(printed.out)
+    assert (
+        parse_training(["--config", str(tmp_path / "run.yaml")])[0]
+        == parse_training(["--setup", "cifar_e", "--lr", "0.3"])[0]
+    )
+
+
+def test_evaluate_prints_accuracies_and_the_number_of_images(overhaul, digits_teacher):
+    result = overhaul("evaluate", digits_teacher, "--data", "digits")
+    assert result.status == 0 and "top-1" in result.out and "of 360 images" in result.out
+    assert set(json.loads(overhaul("evaluate", digits_teacher, "--data", "digits", "--json").out)) == {
+        "top1",
+        "top5",
+        "images",
+    }
+
+
+def test_evaluate_on_data_of_other_classes(overhaul, digits_teacher, tmp_path):
+    path = write_parquet(tmp_path / "set", test=some_split(5))
+    refused(overhaul("evaluate", digits_teacher, "--data", path), "knows 10 classes and the data have 3")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    from overhaul.cli import commands
+    from overhaul.cli import main as cli
+
+    monkeypatch.setattr(commands, "setups", lambda argv: torch.zeros(2).view(3, 3) or [1].index(2))
+    with pytest.raises((RuntimeError, ValueError)):
+        cli.main(["setups"])
+
+
+def test_help_is_quick():
+    """Without torch: under a second on an idle machine, twice that here."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "overhaul", "--help"], check=True, stdout=subprocess.DEVNULL)
+    assert time.monotonic() - started < 2
+
+
+def test_train_py_and_the_command_are_the_same_program(tmp_path):
+    script = os.path.join(os.path.dirname(models.__file__), "..", "train.py")
+    for command in ([sys.executable, script], [sys.executable, "-m", "overhaul", "train"]):
+        result = subprocess.run([*command, "--setup", "digits"], capture_output=True, text=True, cwd=tmp_path)
+        assert (
+            result.returncode == 2 and "needs a trained teacher" in result.stderr and "Traceback" not in result.stderr
+        )

@@ -1,0 +1,218 @@
+"""Students pushed to the Hub and taken back from it, by us and by others."""
+
+import json
+import re
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from support.hub_client import Client
+from support.hub_server import TOKEN, Fault, LocalHub
+from support.places import REPOSITORY
+from support.runs import same_weights
+
+from overhaul.hub import card, publish, weights
+from overhaul.hub import config as model_config
+from overhaul.options import Run
+from overhaul.setups import SETUPS
+from overhaul.training import record
+from overhaul.training.trainer import train
+
+FILES = {"config.json", "model.safetensors", "README.md", "overhaul.json", "metrics.jsonl", "curves.png"}
+
+
+@pytest.fixture(scope="module")
+def finished(digits_teacher, tmp_path_factory):
+    """The folder of a run that distilled a student of the digits for two epochs."""
+    setup = SETUPS["digits"]
+    setup = replace(setup, epochs=2, teacher=replace(setup.teacher, weights=str(digits_teacher)))
+    return train(setup, Run(output_dir=str(tmp_path_factory.mktemp("student") / "run"))).folder
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with LocalHub(tmp_path / "repositories") as hub:
+        yield hub
+
+
+@pytest.fixture
+def client(hub, tmp_path):
+    return Client(hub, tmp_path / "home")
+
+
+def test_a_push_is_one_commit_tagged_with_the_accuracy_and_nothing_is_sent_twice(finished, hub, client, tmp_path):
+    push = ["push", finished, "me/digits"]
+    first, again, best, pulled, taken, evaluated, asked = client(
+        push, push, [*push, "--best"], ["pull", "me/digits", "--out", tmp_path / "pulled"],
+        ["pull", "me/digits", "--out", tmp_path / "pulled"], ["evaluate", "me/digits", "--data", "digits", "--json"],
+        ["evaluate", finished / "best", "--data", "digits", "--json"],
+    )  # fmt: skip
+    assert first.status == 0, first.err
+    line = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert hub.messages("me/digits")[1] == f"Final student, epoch 2: test top-1 {line['test_top1']:.2f} %"
+    _, (sha, _, _), (best_sha, best_message, _) = hub.repositories.find("me/digits").commits
+    tags = {f"top1-{line['test_top1']:.2f}": sha, f"top1-{best_message.split()[-2]}": best_sha}
+    assert hub.tags("me/digits") == tags and sha in first.out and sha in again.out and best_sha in best.out
+    assert set(hub.files("me/digits", sha)) - {".gitattributes"} == FILES
+    assert hub.files("me/digits", sha)["model.safetensors"] == (finished / "final" / "model.safetensors").read_bytes()
+    assert len(hub.uploads) == len(set(hub.uploads)) and again.status == best.status == 0
+    assert pulled.status == 0 and hub.repositories.find("me/digits").resolve("main") in pulled.out
+    assert {path.name for path in (tmp_path / "pulled").iterdir()} == FILES
+    assert same_weights(weights.load(str(tmp_path / "pulled")), weights.load(str(finished / "best")))
+    assert taken.status == 2 and "is in use" in taken.err
+    assert evaluated.status == 0 and json.loads(evaluated.out) == json.loads(asked.out)
+
+
+def test_the_card_and_the_record(finished, digits_teacher, tmp_path):
+    (tmp_path / "made").mkdir()
+    publish.make_repository(finished, finished / "final", tmp_path / "made", "me/digits", "final")
+    read = ModelCard.load(tmp_path / "made" / "README.md")
+    told = json.loads((tmp_path / "made" / "overhaul.json").read_text())
+    last, best = told["final"], told["best"]
+    found = {result.metric_name: result.metric_value for result in read.data.eval_results}
+    assert found["top-1 accuracy, percent"] == pytest.approx(last["test_top1"], abs=1e-4)
+    assert read.data.pipeline_tag == "image-classification" and read.data.license == "mit"
+    assert read.data.library_name == "overhaul" and read.data.model_name == "digits"
+    for words in (
+        f"| this run, epoch 2 | {100 - last['test_top1']:.2f} | {100 - last['test_top5']:.2f} | final |",
+        f"| {100 - best['test_top1']:.2f} | {100 - best['test_top5']:.2f} | best |",
+        "wide_resnet depth 10 width 1, 0.08 M parameters, distilled from wide_resnet depth 10 width 2, ",
+        'overhaul.load("me/digits")', 'timm.create_model("hf-hub:me/digits", pretrained=True)', 'model="me/digits"',
+        "import overhaul.timm_models", "| seed | 0 |", "| epochs | 2 |", "| lr | 0.05 |", "1 x cpu",
+        "## Limits", "## Licence", "@inproceedings{heo2019",
+        told["teacher"]["sha256"],
+    ):  # fmt: skip
+        assert words in read.content, words
+    assert told["teacher"]["source"] == "run" and told["teacher"]["test_top1"] > 0
+    assert str(finished.parent) not in read.content + json.dumps(told), "no folder of this machine"
+    assert re.fullmatch(r"1,437 images of 10 classes, labels \w{8}", told["data"]["training_images"])
+    assert told["versions"]["torch"] in torch.__version__
+
+
+@pytest.mark.parametrize(("row", "of_paper"), [("cifar_c", "24.08"), ("imagenet_a", "5.83")])
+def test_the_card_shows_the_published_errors(finished, row, of_paper):
+    setup = SETUPS[row]
+    told, metrics = publish.read_run(finished)
+    teacher = {**told["teacher"], **record.describe(setup.teacher), "revision": "c0ffee", "source": "me/teacher"}
+    data = {**told["data"], "name": setup.data, "hub_id": "me/images", "revision": "abc123"}
+    told |= {"setup": row, "published": asdict(setup.published), "student": record.describe(setup.student)}
+    told |= {"teacher": teacher, "data": data}
+    config = model_config.of_student(setup, ["x"] * setup.student.kwargs["num_classes"])
+    text = card.render(told, metrics, config, "me/student", "final", setup.epochs)
+    assert of_paper in text and "dataset_revision" not in text and "revision: abc123" in text
+    assert f"Published: {setup.epochs} epochs, as here." in text and "me/teacher at c0ffee" in text
+    assert ("import overhaul.timm_models" in text) == (row == "cifar_c")
+    assert "they are not comparable" in card.render(told, metrics, config, "me/student", "final", 3)
+    change = {"after_epoch": 2, "and_steps": 5, "epochs_before": 3, "epochs": setup.epochs}
+    longer = card.render({**told, "changes_of_length": [change]}, metrics, config, "me/student", "final", setup.epochs)
+    assert f"| changed after epoch 2 and 5 steps | epochs from 3 to {setup.epochs} |" in longer
+    assert "after its length was changed: they are not comparable" in longer
+
+
+def test_private_repositories_and_runs_that_cannot_be_pushed(finished, hub, client, tmp_path):
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "overhaul.json").write_text("{}")
+    private, open_one, late, no_run, no_end, badly_named, not_mine = client(
+        ["push", finished, "me/private", "--private"], ["push", finished, "me/open"],
+        ["push", finished, "me/open", "--private"], ["push", tmp_path, "me/x"], ["push", unfinished, "me/x"],
+        ["push", finished, "me/a/b"], ["push", finished, "other/x"],
+    )  # fmt: skip
+    assert private.status == 0 and hub.repositories.find("me/private").private, private.err
+    assert open_one.status == 0 and not hub.repositories.find("me/open").private
+    assert late.status == 2 and "is there and public" in late.err
+    for answer, words in (
+        (no_run, "is not the folder of a run"),
+        (no_end, "--best takes its best student so far"),
+        (badly_named, "is named USER/REPO"),
+        (not_mine, "the token does not allow it"),
+    ):
+        assert answer.status == 2 and words in answer.err and len(answer.err.splitlines()) == 1, answer.err
+    anonymous, mine = (
+        client(["pull", "me/private", "--out", tmp_path / "a"], token=None),
+        client(["pull", "me/private", "--out", tmp_path / "b"]),
+    )
+    assert anonymous[0].status == 2 and "or it is private" in anonymous[0].err and mine[0].status == 0
+
+
+TRAIN = ["train", "--setup", "digits_teacher", "--epochs", 3, "--student.kwargs.depth", 10, "--student.kwargs.width", 1]
+
+
+def test_training_pushes_in_the_background_and_at_its_end(hub, client, tmp_path):
+    more = ["--output_dir", tmp_path / "run", "--push_to_hub", "me/digits", "--push_every", 1, "--push_private"]
+    (answer,) = client([*TRAIN, *more])
+    assert answer.status == 0, answer.err
+    assert "pushed: " in answer.out and hub.repositories.find("me/digits").private
+    messages = hub.messages("me/digits")
+    assert messages[1].startswith("Epoch 1 of 3: test top-1 ") and messages[-1].startswith("Final student, epoch 3")
+    (sha,) = hub.tags("me/digits").values()
+    assert hub.files("me/digits", sha)["model.safetensors"] == (tmp_path / "run/final/model.safetensors").read_bytes()
+    assert TOKEN not in answer.out + answer.err
+
+
+def test_a_push_that_fails_never_ends_the_training_and_the_last_one_says_how_to_go_on(hub, client, tmp_path):
+    hub.faults.append(Fault("POST .*/commit/main", status=500))
+    more = ["--output_dir", tmp_path / "run", "--push_to_hub", "me/digits", "--push_every", 1]
+    failed, again = [*TRAIN, *more], ["push", tmp_path / "run", "me/digits"]
+    (answer,) = client(failed)
+    assert answer.status == 2, answer.err
+    *warnings, last = answer.err.splitlines()
+    assert warnings and all("training goes on" in line for line in warnings), answer.err
+    assert "the Hub is in trouble (500)" in last and f"`overhaul push {tmp_path / 'run'} me/digits`" in last
+    assert "final student:" in answer.out and (tmp_path / "run" / "final" / "model.safetensors").is_file()
+    hub.faults.clear()
+    by_hand, same = client(again, failed)
+    assert by_hand.status == 0 and same.status == 0 and "pushed: " in same.out
+    assert hub.messages("me/digits")[1:] == [hub.messages("me/digits")[1]]
+
+
+def test_a_token_is_looked_at_before_the_first_hour(hub, client, tmp_path):
+    more = ["--output_dir", tmp_path / "run", "--push_to_hub", "me/digits"]
+    ((none,), (unknown,)) = (client([*TRAIN, *more], token=token) for token in (None, "hf_unknownunknown"))
+    for answer, words in ((none, "needs a token"), (unknown, "the Hub does not know the token")):
+        assert answer.status == 2 and words in answer.err and "epoch" not in answer.out, answer.err
+        assert "hf_unknownunknown" not in answer.err + answer.out
+
+
+ROUND = """
+import json, sys
+import timm, torch
+import overhaul, overhaul.timm_models
+from transformers import AutoModelForImageClassification
+
+assert "overhaul.train" not in sys.modules
+torch.manual_seed(0)
+images = torch.randn(4, 3, 32, 32)
+ours = overhaul.load("me/digits")
+with torch.no_grad():
+    logits = ours(images)
+    for other in (
+        timm.create_model("hf-hub:me/digits", pretrained=True).eval(),
+        lambda images: AutoModelForImageClassification.from_pretrained("me/digits").eval()(images).logits,
+    ):
+        torch.testing.assert_close(other(images), logits, rtol=1e-5, atol=1e-5)
+"""
+
+
+def test_the_whole_round(hub, client, digits_teacher, tmp_path):
+    """Two processes train and push; we, timm and transformers load it; it is as accurate; it teaches."""
+    train = ["--setup", "digits", "--teacher", digits_teacher, "--epochs", "2", "--output_dir", tmp_path / "run"]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", REPOSITORY / "launch" / "cpus.yaml"]
+    launcher += ["--num_processes", "2", "--main_process_port", "0", REPOSITORY / "overhaul" / "train.py"]
+    command = [*launcher, *train, "--push_to_hub", "me/digits", "--push_every", "1"]
+    result = client.python(*map(str, command), ACCELERATE_USE_CPU="false", OMP_NUM_THREADS="1")
+    assert result.stdout.count("pushed: ") == 1
+    assert hub.messages("me/digits")[1:][-1].startswith("Final student, epoch 2")
+    client.python("-c", ROUND)
+    evaluated, taught = client(
+        ["evaluate", "me/digits", "--data", "digits", "--json"],
+        ["train", "--setup", "digits", "--teacher", "me/digits", "--epochs", 1, "--output_dir", tmp_path / "next"],
+    )
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert evaluated.status == 0 and json.loads(evaluated.out)["top1"] == pytest.approx(line["test_top1"], abs=1e-9)
+    assert taught.status == 0, taught.err
+    teacher = json.loads((tmp_path / "next" / "overhaul.json").read_text())["teacher"]
+    commit = hub.repositories.find("me/digits").resolve("main")
+    assert (teacher["source"], teacher["revision"]) == ("me/digits", commit)
+    assert teacher["test_top1"] == pytest.approx(line["test_top1"])
