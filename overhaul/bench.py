@@ -1,6 +1,5 @@
 """Where a training step goes, and how near it comes to what the machine can do."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from overhaul import models
+from overhaul import distill, models
 from overhaul.data.bench import endless_batches, made_up
 from overhaul.data.loaders import Normalize, TrainLoader
-from overhaul.distill import overhaul as distill
+from overhaul.data.workers import count_workers
 from overhaul.options import Run
 from overhaul.setups import Setup, get
-from overhaul.system import accelerator as engine
-from overhaul.training.build import check_shares, count_workers
+from overhaul.system.accelerator import describe_devices, keep_memory
+from overhaul.system.messages import UserError, launched
+from overhaul.training.build import check_shares, start_accelerator
 from overhaul.training.optimisation import autocast, compiled, low_precision, make_ready, training_step
-from overhaul.training.plan import peak_memory
+from overhaul.training.progress import peak_memory
 
 WARM_UP = 2  # steps that are not timed
 LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads
@@ -31,7 +31,7 @@ def make_step(setup: str | Setup, batch_size: int, mixed_precision: str = "no") 
 
     setup: a row of SETUPS or its name. images: normalised floats [batch_size, 3, height, width] on any device; labels:
     [batch_size] class numbers; loss: a scalar on the device, cross-entropy and weighted distillation loss. Steps of
-    several settings may be run in turn. Raises ValueError for an unknown setup or precision.
+    several settings may be run in turn. Raises UserError for an unknown setup or precision.
     """
     return Trial(setup, batch_size, Run(mixed_precision=mixed_precision)).step
 
@@ -42,30 +42,32 @@ class Trial:
     def __init__(self, setup: str | Setup, batch_size: int | None, run: Run) -> None:
         setup = get(setup) if isinstance(setup, str) else setup
         self.run, self.setup = run, replace(setup, batch_size=setup.batch_size if batch_size is None else batch_size)
-        self.accelerator = engine.start(run)
+        self.accelerator = start_accelerator(run)
         check_shares(self.setup, run, self.accelerator)
         self.device, self.precision = self.accelerator.device, autocast(self.accelerator)
         self.method, self.teacher = networks(self.setup)
         ready = make_ready(self.method, self.teacher, self.setup, run, self.accelerator)
-        self.model, self.optimizer, self.teach = ready
+        self.model, self.optimizer, self.teacher_forward = ready
         self.model.train()
         self.student_stages = compiled(self.method.student.forward_stages, run.compile)
-        self.distance = compiled(self.method.distance, run.compile) if self.teach else None
+        self.distance = compiled(self.method.distance, run.compile) if self.teacher_forward else None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""
         if len(images) != self.setup.batch_size:
-            raise ValueError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
+            raise UserError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
         images, labels = images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
         how = images, labels, self.setup.distill_weight
-        _, cross_entropy, distill_loss = training_step(self.accelerator, self.model, self.teach, self.optimizer, *how)
+        _, cross_entropy, distill_loss = training_step(
+            self.accelerator, self.model, self.teacher_forward, self.optimizer, *how
+        )
         return cross_entropy + distill_loss
 
     def step_in_pieces(self, images: Tensor, labels: Tensor, lap: Callable[[str], None]) -> None:
         """The same step, with lap(name) after each piece; the loss's gradient is taken apart from the student's."""
         scaler = self.accelerator.scaler
         scaled = scaler.scale if scaler else lambda loss: loss
-        stages = self.teach(images) if self.teach else None
+        stages = self.teacher_forward(images) if self.teacher_forward else None
         lap("teacher")
         with self.precision:
             logits, features = self.student_stages(images)
@@ -103,9 +105,9 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     addition apart, under "flops" (of the networks' convolutions and products) and "convolution_flops" (of a large
     convolution in the same precision).
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("overhaul bench measures one process; start it without a launcher")
-    engine.keep_memory()
+    if launched("WORLD_SIZE", 1) > 1:
+        raise UserError("overhaul bench measures one process; start it without a launcher")
+    keep_memory()
     trial = Trial(setup, batch_size, run)
     clock, batches = Clock(trial.device), batches_on_device(trial)
     for number in range(WARM_UP + steps):
@@ -122,7 +124,7 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     return {
         "setup": trial.setup.name,
         "method": trial.setup.method,
-        "device": engine.describe_devices(trial.accelerator),
+        "device": describe_devices(trial.accelerator),
         "compile": run.compile,
         "batch_size": images,
         "steps": steps,
@@ -153,7 +155,7 @@ def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised batches as the loop gets them, of made-up images."""
     setup, in_memory = trial.setup, trial.setup.crop_area is None
     images = made_up(setup, 10_000 if in_memory else max(64, setup.batch_size))
-    workers = 0 if in_memory else count_workers(trial.run)
+    workers = 0 if in_memory else count_workers(trial.run.workers)
     loader = TrainLoader(images, setup, trial.run.seed, workers=workers)
     normalize = Normalize(setup.mean, setup.std, trial.device)
     for pixels, labels, _ in endless_batches(loader, workers):

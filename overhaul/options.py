@@ -1,22 +1,31 @@
 """Where and how a setup is trained, apart from what is trained; imports without torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin
 
-from overhaul.system.messages import check_repo, choose
+from overhaul.system.messages import UserError, check_repo, choose
+
+Precision = Literal["no", "bf16", "fp16"]
+Compile = Literal["no", "default", "max"]
 
 MOST_MINUTES = 100_000
-COUNTS = ("shuffle_buffer", "stream_images", "gradient_accumulation_steps", "push_every", "checkpoint_steps")
+LEAST = {  # values of what is counted
+    "workers": 0,
+    "skip_broken": 0,
+    "shuffle_buffer": 1,
+    "stream_images": 1,
+    "gradient_accumulation_steps": 1,
+    "push_every": 1,
+    "checkpoint_steps": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Where and how a setup is trained: nothing here changes what the paper reports but the seed and the precision.
+class DataOptions:
+    """Where the images are and how they are read.
 
     Args:
-        output_dir: where the run is kept; runs/SETUP-METHOD-seedN unless named
-        seed: of the initial weights, the order of the images and their augmentation
-        mixed_precision: no, bf16 or fp16 (a GPU); as accelerate launch says unless named
         data_path: a local copy of the data set, in any form that datasets.load_dataset takes
         image_column: the column of the images, where it is not found
         label_column: the column of the labels, where it is not found
@@ -24,6 +33,33 @@ class Run:
         workers: processes that decode images for each training process, where they are not held in memory; as many as
             it has cores, up to 16, unless named; 0: it decodes them itself
         skip_broken: how many images that cannot be decoded are replaced by others in an epoch, and left out in a test
+    """
+
+    data_path: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    class_names: str | None = None
+    workers: int | None = None
+    skip_broken: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid in choices(type(self)).items():
+            if getattr(self, name) is not None:
+                choose(f"--{name}", getattr(self, name), valid)
+        for name, least in LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                raise UserError(f"--{name} must be {'0 or more' if least == 0 else 'at least 1'}, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(DataOptions):
+    """Where and how a setup is trained: nothing here changes what the paper reports but the seed and the precision.
+
+    Args:
+        output_dir: where the run is kept; runs/SETUP-METHOD-seedN unless named
+        seed: of the initial weights, the order of the images and their augmentation
+        mixed_precision: no, bf16 or fp16 (a GPU); as accelerate launch says unless named
         streaming: read the data as they come, for sets that do not fit the disk; shuffled within a buffer, and resumed
             approximately: with other images of the epoch, in another order
         shuffle_buffer: training images of each worker, encoded, among which a stream is shuffled
@@ -49,66 +85,58 @@ class Run:
 
     output_dir: str | None = None
     seed: int = 0
-    mixed_precision: str | None = None
-    data_path: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    class_names: str | None = None
-    workers: int | None = None
-    skip_broken: int = 0
+    mixed_precision: Precision | None = None
     streaming: bool = False
     shuffle_buffer: int = 1000
     stream_images: int | None = None
     gradient_accumulation_steps: int = 1
     sync_bn: bool = False
-    compile: str = "no"
-    comm_hook: str = "no"
+    compile: Compile = "no"
+    comm_hook: Precision = "no"
     dry_run: bool = False
     deterministic: bool = False
     checkpoint_steps: int | None = None
     checkpoint_minutes: float = 10
     timeout_minutes: float = 10
-    resume: str = "auto"
+    resume: Literal["auto", "never"] = "auto"
     resume_with: str | None = None
     overwrite: bool = False
-    tracker: str | None = None
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = None
     push_to_hub: str | None = None
     push_every: int | None = None
     push_private: bool = False
 
     def __post_init__(self) -> None:
-        choose("--resume", self.resume, ("auto", "never"))
-        choose("--comm_hook", self.comm_hook, ("no", "bf16", "fp16"))
-        choose("--compile", self.compile, ("no", "default", "max"))
-        choose("--mixed_precision", self.mixed_precision or "no", ("no", "bf16", "fp16"))
-        if self.tracker:
-            choose("--tracker", self.tracker, ("tensorboard", "wandb", "trackio"))
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, not {value}")
-        for name in ("workers", "skip_broken"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"--{name} must be 0 or more, not {value}")
+        super().__post_init__()
         for name in ("checkpoint_minutes", "timeout_minutes"):
             if not 0 < getattr(self, name) <= MOST_MINUTES:
-                raise ValueError(f"--{name} must be above 0 and at most {MOST_MINUTES}, not {getattr(self, name)}")
+                raise UserError(f"--{name} must be above 0 and at most {MOST_MINUTES}, not {getattr(self, name)}")
         if self.resume_with is not None and self.new_epochs is None:
-            raise ValueError(f"--resume_with changes the length of a run alone: epochs=N, not {self.resume_with}")
+            raise UserError(f"--resume_with changes the length of a run alone: epochs=N, not {self.resume_with}")
         if self.resume_with and (self.resume == "never" or self.dry_run):
-            raise ValueError("--resume_with goes on with a run, so it goes with neither --resume never nor --dry_run")
+            raise UserError("--resume_with goes on with a run, so it goes with neither --resume never nor --dry_run")
         if self.push_to_hub is not None:
             check_repo("--push_to_hub", self.push_to_hub)
         elif self.push_every or self.push_private:
-            raise ValueError("--push_every and --push_private go with --push_to_hub USER/REPO")
+            raise UserError("--push_every and --push_private go with --push_to_hub USER/REPO")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
+            raise UserError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
         if self.overwrite and self.resume == "auto":
-            raise ValueError("--overwrite goes with --resume never: with --resume auto the run would be continued")
+            raise UserError("--overwrite goes with --resume never: with --resume auto the run would be continued")
 
     @property
     def new_epochs(self) -> int | None:
         """The length that --resume_with asks for."""
         asked = re.fullmatch(r"epochs=([1-9]\d{0,8})", self.resume_with or "")
         return int(asked[1]) if asked else None
+
+
+def choices(of: type) -> dict[str, tuple[str, ...]]:
+    """The fields of a dataclass that take one of a few words, or may have none, and those words."""
+    kinds = {field.name: (field.type, *get_args(field.type)) for field in fields(of)}
+    return {name: get_args(kind) for name, types in kinds.items() for kind in types if get_origin(kind) is Literal}
+
+
+def default_folder(setup: str, method: str, seed: int) -> str:
+    """Where a run is kept that names no folder."""
+    return f"runs/{setup}-{method}-seed{seed}"

@@ -1,8 +1,10 @@
 """The paper's settings as rows of data; imports without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from overhaul.system.messages import choose
+from overhaul.options import Run
+from overhaul.system.messages import UserError, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +17,27 @@ class Net:
 
     def __str__(self) -> str:
         return f"{self.family} " + " ".join(f"{key}={value}" for key, value in self.kwargs.items())
+
+    @property
+    def title(self) -> str:
+        """As papers write it, without its number of classes."""
+        kept = {key: value for key, value in self.kwargs.items() if key not in ("num_classes", "bottleneck")}
+        return " ".join([self.family, *(f"{key} {value}" for key, value in kept.items())])
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a test image is shown to a network.
+
+    resize: of the short side in pixels, before the centre of size x size is cropped. mean, std: a channel each, of
+    pixels in 0..1. interpolation: bilinear or bicubic.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,20 @@ class Published:
     distilled: float
     rule: str = "final"
     top5: tuple[float, float, float] | None = None
+
+    def rows(self) -> list[tuple[str, float, float | None]]:
+        """Name, top-1 and top-5 error (or None) of the distilled student, the student alone and the teacher."""
+        teacher5, student5, distilled5 = self.top5 or (None, None, None)
+        return [
+            ("distilled", self.distilled, distilled5),
+            ("student alone", self.student, student5),
+            ("teacher", self.teacher, teacher5),
+        ]
+
+    @property
+    def models(self) -> str:
+        """Which models the errors are of."""
+        return "median of 5 final models" if self.rule == "final" else "best epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +128,25 @@ class Setup:
         for name in ("epochs", "batch_size", "image_size", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, not {value}")
+                raise UserError(f"--{name} must be at least 1, not {value}")
         for name in ("lr", "momentum", "weight_decay", "distill_weight", "mixup", "pad"):
             if not 0 <= getattr(self, name) < 1e30:
-                raise ValueError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
+                raise UserError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
         if not all(0 < fraction < 1 for fraction in self.lr_drops):
-            raise ValueError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
+            raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
         if self.nesterov and not self.momentum:
-            raise ValueError("--momentum 0 has no Nesterov form; add --nesterov false")
+            raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
         if self.test_resize is not None and self.test_resize < self.image_size:
-            raise ValueError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
+            raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
         if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
+            raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
         if min(self.std) <= 0:
-            raise ValueError(f"--std must be above 0, not {list(self.std)}")
+            raise UserError(f"--std must be above 0, not {list(self.std)}")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its test images are shown."""
+        return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
 
     def drops_before(self, epoch: int) -> int:
         """How many learning rate drops lie behind a run that has finished `epoch` epochs."""
@@ -112,7 +154,7 @@ class Setup:
 
 
 def get(name: str) -> Setup:
-    """The setup of that name; ValueError with the nearest valid name."""
+    """The setup of that name; UserError with the nearest valid name."""
     return SETUPS[choose("--setup", name, tuple(SETUPS))]
 
 
@@ -120,6 +162,32 @@ def teacher_setup(setup: Setup) -> Setup | None:
     """The row that trains a setup's teacher, or None."""
     rows = (row for row in SETUPS.values() if row.teacher is None and setup.teacher is not None)
     return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
+
+
+def resolve(setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | None = None) -> Setup:
+    """The setup as it is trained: with the run's length, the data's classes and the teacher that was found.
+
+    The baseline has no teacher. Published errors stay beside the row's own data and networks alone.
+    """
+
+    def fitted(net: Net) -> Net:
+        return replace(net, kwargs={**net.kwargs, "num_classes": len(classes)})
+
+    teacher = setup.teacher and setup.method != "original" and fitted(setup.teacher)
+    if teacher and teacher_net:
+        teacher = replace(teacher_net, weights=setup.teacher.weights)
+    resolved = replace(
+        setup, epochs=run.new_epochs or setup.epochs, student=fitted(setup.student), teacher=teacher or None
+    )
+    return resolved if is_row(resolved) else replace(resolved, published=None)
+
+
+def is_row(setup: Setup) -> bool:
+    """Whether data and networks are those of the row of that name; a baseline has no teacher to compare."""
+    row = SETUPS.get(setup.name)
+    if row is None or setup.data != row.data or not same_net(setup.student, row.student):
+        return False
+    return setup.teacher is None or (row.teacher is not None and same_net(setup.teacher, row.teacher))
 
 
 def same_net(one: Net, other: Net) -> bool:

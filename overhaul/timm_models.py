@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul import models
-from overhaul.hub import config as model_config
+from overhaul.hub.config import student_config
 from overhaul.setups import SETUPS, Net
+from overhaul.system.messages import UserError
 
 try:
     from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -22,7 +23,7 @@ FIXED = {"in_chans": 3, "global_pool": "avg", "drop_rate": 0.0, "drop_path_rate"
 class Classifier:
     """What timm expects of a network, put before a family's Network among a class's bases; the tensors' names stay.
 
-    Raises ValueError for an option of timm's that the networks do not have, and for arguments that do not fit.
+    Raises UserError for an option of timm's that the networks do not have, and for arguments that do not fit.
     """
 
     def __init__(self, num_classes: int = 1000, **kwargs) -> None:
@@ -59,13 +60,13 @@ class Classifier:
 
 
 def refuse(family: str, option: str, value: object) -> None:
-    raise ValueError(f"overhaul_{family} cannot have {option}={value!r}")
+    raise UserError(f"overhaul_{family} cannot have {option}={value!r}")
 
 
 def default_cfg(family: str) -> dict:
     """timm's description of a family's images and classes: those of the first setup whose student is of the family."""
     rows = (row for row in SETUPS.values() if row.student.family == family)
-    configs = (model_config.of_student(row, [""] * row.student.kwargs["num_classes"]) for row in rows)
+    configs = (student_config(row, [""] * row.student.kwargs["num_classes"]) for row in rows)
     return next(configs, {"pretrained_cfg": {}})["pretrained_cfg"]
 
 

@@ -1,34 +1,73 @@
-"""The command `overhaul`: which subcommand it is, and what its errors look like."""
+"""The command `overhaul`: which function of the API it is, and what its results and its errors look like."""
 
+import json
 import sys
-import traceback
-from pathlib import Path
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-from overhaul.cli import commands
-from overhaul.cli.commands import COMMANDS, rank
-from overhaul.system.messages import choose, printable, without_tokens
-from overhaul.system.preemption import STATUS, Preempted, leave
+from overhaul.report import tables
+from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
+from overhaul.system.preemption import STATUS, Preempted, installed, stop_at_once, write_exit_status
+
+
+class Command(NamedTuple):
+    """A function of the API as a command.
+
+    words: for the list of commands. text: of what the function returns and what it was called with; None where it has
+    told of itself. json: whether --json shows what it returns, as a line or as a line an item.
+    """
+
+    words: str
+    text: Callable[[object, dict], str] | None
+    json: Literal["whole", "lines"] | None = None
+
+
+COMMANDS = {
+    "train": Command("train a setup: distil a student, train it alone, or train a teacher", None),
+    "evaluate": Command(
+        "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model", tables.accuracy, json="whole"
+    ),
+    "predict": Command("the most probable classes of image files", tables.predictions, json="lines"),
+    "pull": Command("copy a student from the Hub into a folder", tables.pulled),
+    "push": Command("send a run's student to the Hub, with its model card", tables.pushed),
+    "export": Command("write a bare student as safetensors, pt2 or ONNX", tables.exported),
+    "prepare": Command("read a data set once and write it as sharded parquet", tables.prepared),
+    "bench": Command(
+        "where a training step goes, and how near it comes to the machine's best; bench data: the images",
+        tables.step_table,
+        json="whole",
+    ),
+    "setups": Command("the settings of the paper and our own, as a table", tables.setups_table),
+    "demo": Command("train a teacher, a student alone and a distilled one on handwritten digits", tables.demo_table),
+}
+BENCH_DATA = Command("images a second of one core", tables.bench_table, json="whole")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; the exit status is 2, with one line of explanation, for whatever the user can mend."""
+    """Run a command; the exit status is 2, with one line of explanation, for whatever the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         return run(argv)
-    except ValueError as error:
-        if not ours(error):
-            raise
+    except UserError as error:
+        rank = launched_rank()
         message = printable(without_tokens(str(error)))
-        print(f"overhaul{'' if rank() == 0 else f' [process {rank()}]'}: {message}", file=sys.stderr)
+        print(f"overhaul{f' [process {rank}]' if rank else ''}: {message}", file=sys.stderr)
         return 2
     except Preempted as told:
-        leave()
-        if rank() == 0:
+        write_exit_status()
+        if not launched_rank():
             print(f"overhaul: {told}", file=sys.stderr)
         return STATUS
     except KeyboardInterrupt:
         print(f"overhaul: interrupted{how_to_go_on(argv)}", file=sys.stderr)
         return 130
+
+
+def launched_rank() -> int:
+    try:
+        return launched("RANK")
+    except UserError:  # which is told already
+        return 0
 
 
 def how_to_go_on(argv: list[str]) -> str:
@@ -40,15 +79,9 @@ def how_to_go_on(argv: list[str]) -> str:
     return f"; the same command{anew} goes on from the last checkpoint"
 
 
-def ours(error: ValueError) -> bool:
-    """Whether our own code raised it on purpose; anything from a library is a fault of ours and keeps its traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)
-
-
 def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        listing = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+        listing = "\n".join(f"  {name:10}{command.words}" for name, command in COMMANDS.items())
         print(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
         return 0
     if argv[0] == "--version":
@@ -56,5 +89,38 @@ def run(argv: list[str]) -> int:
 
         print(version("overhaul"))
         return 0
-    choose("command", argv[0], tuple(COMMANDS))
-    return getattr(commands, argv[0])(argv[1:])
+    name, *argv = argv
+    choose("command", name, tuple(COMMANDS))
+    if name == "bench" and argv and not argv[0].startswith("-"):
+        choose("bench", argv[0], ("data",))
+        return call("bench_data", "bench data", BENCH_DATA, argv[1:])
+    return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
+
+
+def train(argv: list[str]) -> int:
+    from overhaul import api
+    from overhaul.cli.arguments import parse_training
+
+    values = parse_training(argv)
+    with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
+        api.train(show=True, **values)
+    return 0
+
+
+def call(function: str, name: str, command: Command, argv: list[str]) -> int:
+    """Call a function of the API with the flags, and print what it returns, on the main process."""
+    from overhaul import api
+    from overhaul.cli.arguments import parse
+
+    called = getattr(api, function)
+    values = parse(called, argv, name, command.words, as_json=command.json is not None)
+    as_json = values.pop("json", False)
+    if name == "demo":
+        with installed(stop_at_once):
+            result = called(show=True, **values)
+    else:
+        result = called(**values)
+    if launched("RANK") == 0:
+        lines = result if command.json == "lines" else [result]
+        print("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))
+    return 0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from overhaul.options import Run
-from overhaul.system.messages import choose
+from overhaul.options import DataOptions
+from overhaul.system.messages import UserError, choose
 
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
 TESTS_WITHOUT_LABELS = ("imagenet", "ILSVRC/imagenet-1k")
@@ -22,18 +22,18 @@ def find_split(tables, split: str, data: str) -> str:
     for name in names:
         if name in tables:
             return name
-    raise ValueError(f"the data have no {split} split ({' or '.join(SPLITS[split])}); they have {', '.join(tables)}")
+    raise UserError(f"the data have no {split} split ({' or '.join(SPLITS[split])}); they have {', '.join(tables)}")
 
 
-def find_columns(table, run: Run) -> tuple[str, str]:
+def find_columns(table, options: DataOptions) -> tuple[str, str]:
     """The names of the image and the label column, as the flags say or by usual name and type."""
     import datasets
 
     features = table.features
     images = [name for name in features if isinstance(features[name], datasets.Image)]
     classes = [name for name in features if isinstance(features[name], datasets.ClassLabel)]
-    image = find_column("image", run.image_column, features, images, IMAGE_COLUMNS)
-    label = find_column("label", run.label_column, features, classes, LABEL_COLUMNS)
+    image = find_column("image", options.image_column, features, images, IMAGE_COLUMNS)
+    label = find_column("label", options.label_column, features, classes, LABEL_COLUMNS)
     return image, label
 
 
@@ -45,7 +45,7 @@ def find_column(kind: str, flag: str | None, features, typed: list[str], usual: 
     found = [name for name in named if name in typed] or named or (typed if len(typed) == 1 else [])
     if found:
         return found[0]
-    raise ValueError(
+    raise UserError(
         f"the data have no {kind} column that can be told; name one of {', '.join(features)} with --{kind}_column"
     )
 
@@ -56,9 +56,9 @@ def read_class_names(path: str | None) -> tuple[str, ...] | None:
     try:
         names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--class_names {path} cannot be read: {error}") from None
+        raise UserError(f"--class_names {path} cannot be read: {error}") from None
     if len(set(names)) != len(names) or not names:
-        raise ValueError(f"--class_names {path} must hold one class name a line, none of them twice")
+        raise UserError(f"--class_names {path} must hold one class name a line, none of them twice")
     return names
 
 
@@ -74,7 +74,7 @@ def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes
     plain = isinstance(feature, (datasets.Value, datasets.ClassLabel)) and re.match("u?int|.*string", feature.dtype)
     values = np.asarray(table.with_format(None)[column][:]) if plain else np.array(None)
     if values.dtype.kind not in "iuU":
-        raise ValueError(
+        raise UserError(
             f"the column {column} holds no labels (integers or names, none missing); name another with --label_column"
         )
     names = getattr(feature, "names", None)
@@ -84,7 +84,7 @@ def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes
     known = len(names or classes or range(num_classes))
     outside = np.flatnonzero((values < 0) | (values >= known))
     if len(outside):
-        raise ValueError(
+        raise UserError(
             f"the {split} split has labels outside its {known} classes: {values[outside[0]]} in row "
             f"{outside[0]} ({len(outside)} rows in all); name another column with --label_column, or the classes with "
             f"--num_classes or --class_names"
@@ -94,7 +94,7 @@ def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes
         numbers = {name: number for number, name in enumerate(classes)}
         strange = [names[value] for value in np.unique(values) if names[value] not in numbers]
         if strange:
-            raise ValueError(
+            raise UserError(
                 f"the {split} split has the label {strange[0]!r}, which is none of the {len(classes)} classes"
             )
         values = np.array([numbers.get(name, -1) for name in names])[values]
@@ -118,9 +118,9 @@ def number_labels(feature, column: str, classes: tuple[str, ...] | None, num_cla
     names = getattr(feature, "names", None)
     words = isinstance(feature, datasets.Value) and "string" in feature.dtype
     if not (names or (isinstance(feature, datasets.Value) and re.match("u?int|.*string", feature.dtype))):
-        raise ValueError(f"the column {column} holds no labels (integers or names); name another with --label_column")
+        raise UserError(f"the column {column} holds no labels (integers or names); name another with --label_column")
     if words and not classes:
-        raise ValueError(f"the labels of the stream are words ({column}): name the classes with --class_names FILE")
+        raise UserError(f"the labels of the stream are words ({column}): name the classes with --class_names FILE")
     classes = classes or tuple(names or map(str, range(num_classes)))
     number_of = {name: number for number, name in enumerate(classes)}
     if words:

@@ -1,6 +1,5 @@
 """A split of an image set: held in memory as pixels, or left encoded where it lies."""
 
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,27 +8,39 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from overhaul.data.decoding import centre, decode
+from overhaul.setups import Preprocessing
+from overhaul.system.messages import UserError, warn
 
 
 class Broken(str):
     """In place of an image that cannot be decoded: which one it is, and why."""
 
+    @classmethod
+    def of(cls, which: str, error: Exception) -> "Broken":
+        return cls(f"{which} is no image that can be read ({error})")
+
 
 def report_broken(broken: Iterable[Broken], known: set[Broken], allowed: int) -> None:
-    """Name broken images on stderr and add them to those known; ValueError for more than are allowed."""
+    """Name broken images on stderr and add them to those known; UserError for more than are allowed."""
     for each in broken:
         if each in known:
             continue
         known.add(each)
         if len(known) > allowed:
-            raise ValueError(
+            raise UserError(
                 f"{each}{f', and --skip_broken allows only {allowed}' if allowed else ''}; mend it or take it out, let "
                 f"up to N such images be replaced with --skip_broken N, or name another column with --image_column"
             )
-        tqdm.write(f"overhaul: {each}; skipped ({len(known)} of at most {allowed})", file=sys.stderr)
+        warn(f"{each}; skipped ({len(known)} of at most {allowed})")
+
+
+def checked(batches: Iterable[tuple], known: set[Broken], allowed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images, uint8 [batch, 3, size, size], and labels of batches of pixels, labels and the broken ones among them."""
+    for pixels, labels, broken in batches:
+        report_broken(broken, known, allowed)
+        yield pixels.permute(0, 3, 1, 2), labels
 
 
 class Labelled:
@@ -75,18 +86,20 @@ class Images(Labelled):
 class EncodedImages(Labelled):
     """A split whose images are read and decoded when they are wanted.
 
-    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; size, resize,
-    interpolation: how images are shown in a test (see pixels.centre).
+    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; show: how images
+    are shown in a test, or None for those that never are.
     """
 
     table: object
     labels: np.ndarray
     classes: tuple[str, ...]
     split: str
-    size: int
-    resize: int | None = None
-    interpolation: str = "bilinear"
+    show: Preprocessing | None
     revision: str | None = None
+
+    @property
+    def size(self) -> int:
+        return self.show.size
 
     def read(self, rows: np.ndarray) -> Iterator[tuple[memoryview | bytes, str]]:
         """The encoded bytes and the file name (or "") of each of these rows; no bytes where there are none."""
@@ -101,7 +114,7 @@ class EncodedImages(Labelled):
             try:
                 yield decode(encoded)
             except ValueError as error:
-                yield Broken(f"{self.name(row, name)} is no image that can be read ({error})")
+                yield Broken.of(self.name(row, name), error)
 
     def name(self, row: int, path: str) -> str:
         """What a person finds the image of a row by."""
@@ -109,12 +122,13 @@ class EncodedImages(Labelled):
 
     def centres(self, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Broken]]:
         """uint8 [rows, size, size, 3], as they are shown in a test, and the broken ones, which are black, by row."""
-        pixels, broken = np.zeros((len(rows), self.size, self.size, 3), np.uint8), {}
+        show, broken = self.show, {}
+        pixels = np.zeros((len(rows), show.size, show.size, 3), np.uint8)
         for i, image in enumerate(self.decode(rows)):
             if isinstance(image, Broken):
                 broken[int(rows[i])] = image
             else:
-                pixels[i] = centre(image, self.size, self.resize, self.interpolation).permute(1, 2, 0).numpy()
+                pixels[i] = centre(image, show.size, show.resize, show.interpolation).permute(1, 2, 0).numpy()
         return pixels, broken
 
 

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from overhaul.data.images import Broken, EncodedImages, Images, report_broken
-from overhaul.data.transforms import PadCrop, ResizedCrop
-from overhaul.data.workers import load_batches
+from overhaul.data import sources
+from overhaul.data.images import Broken, EncodedImages, Images, checked
+from overhaul.data.streaming import EvalStream, TrainStream, open_streams
+from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
+from overhaul.data.workers import count_workers, load_batches
+from overhaul.options import DataOptions, Run
 from overhaul.setups import Setup
 
 
@@ -53,8 +57,7 @@ class TrainLoader:
     def __init__(
         self, images: Images | EncodedImages, setup: Setup, seed: int, rank=0, world=1, workers=0, skip_broken=0
     ) -> None:
-        if setup.batch_size > len(images):
-            raise ValueError(f"--batch_size {setup.batch_size} is more than the {len(images)} training images")
+        check_batch(setup, len(images))
         self.images, self.setup, self.seed, self.rank, self.world = images, setup, seed, rank, world
         self.workers, self.skip_broken = workers, skip_broken
         self.batches = TrainBatches(images, setup)
@@ -78,11 +81,10 @@ class TrainLoader:
         self.step, self.broken = step, set(map(Broken, broken))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels, broken in load_batches(self.batches, self.drawn(), self.workers):
-            report_broken(broken, self.broken, self.skip_broken)
-            yield pixels.permute(0, 3, 1, 2), labels
+        ahead = load_batches(self.batches, self.to_come(), self.workers)
+        return checked(ahead, self.broken, self.skip_broken)
 
-    def drawn(self) -> list[tuple]:
+    def to_come(self) -> list[tuple]:
         """What TrainBatches needs for each batch of this process that is still to come."""
         share, items = self.setup.batch_size // self.world, []
         for step in range(self.step, len(self)):
@@ -131,10 +133,8 @@ class EvalLoader:
         return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.broken = set()
-        for pixels, labels, broken in load_batches(CentredBatches(self.images), self.rows, self.workers):
-            report_broken(broken, self.broken, self.skip_broken)
-            yield pixels.permute(0, 3, 1, 2), labels
+        ahead = load_batches(CentredBatches(self.images), self.rows, self.workers)
+        return checked(ahead, set(), self.skip_broken)
 
 
 class Normalize:
@@ -149,3 +149,28 @@ class Normalize:
         width = images.shape[3]  # whole rows of pixels at a time: three numbers would be too few for a CPU's vectors
         normalized = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width))
         return normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
+def make_loaders(
+    setup: Setup, run: Run, num_classes: int, accelerator: Accelerator
+) -> tuple[TrainLoader | TrainStream, EvalLoader | EvalStream]:
+    """This process's training and test loader; images that are cropped by area stay as they are until then."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if run.streaming:
+        with accelerator.main_process_first():
+            images, test_images = open_streams(setup, run, num_classes, rank, world)
+        workers = count_workers(run.workers)
+        return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
+    with accelerator.main_process_first():
+        images, test_images = sources.load(
+            setup.data, run, setup.preprocessing, num_classes, whole=setup.crop_area is not None
+        )
+    train_loader = TrainLoader(images, setup, run.seed, **share_of(images, run, accelerator))
+    return train_loader, EvalLoader(test_images, **share_of(test_images, run, accelerator))
+
+
+def share_of(images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator) -> dict:
+    """What a loader of these images must know of this process; images in memory need no workers."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    workers = 0 if isinstance(images, Images) else count_workers(options.workers)
+    return {"rank": rank, "world": world, "workers": workers, "skip_broken": options.skip_broken}

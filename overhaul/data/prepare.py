@@ -20,9 +20,10 @@ from overhaul.data import sources
 from overhaul.data.columns import count_rows
 from overhaul.data.decoding import decode, shorten
 from overhaul.data.images import Broken, EncodedImages, report_broken
-from overhaul.options import Run
-from overhaul.run.folder import flush, write_text
+from overhaul.options import DataOptions
 from overhaul.setups import SETUPS
+from overhaul.system.files import flush, write_text
+from overhaul.system.messages import UserError
 
 ROWS_OF_SHARD, ROWS_OF_GROUP = 2500, 100
 NAMES = {"train": "train", "test": "validation"}
@@ -35,23 +36,26 @@ class Preparation:
     The training images are written in a random order, the same every time, so that a stream of them need not be
     shuffled far. What a stopped preparation has written stays; the same command again goes on there. short_side,
     quality: of the JPEGs that larger images become; without short_side images stay as they are. num_classes counts only
-    where the data name no classes. Raises ValueError for data, settings or a folder that do not fit.
+    where the data name no classes. Raises UserError for data, settings or a folder that do not fit.
     """
 
-    def __init__(self, data: str, run: Run, out: str, num_classes=None, short_side=None, quality=90) -> None:
+    def __init__(
+        self, data: str, options: DataOptions, out: str | Path, num_classes=None, short_side=None, quality=90
+    ) -> None:
         self.out, self.short_side, self.quality = Path(out).expanduser(), short_side, quality
-        self.skip_broken, self.broken, self.stopped = run.skip_broken, set(), False
-        self.threads = run.workers or os.cpu_count() or 1
+        self.skip_broken, self.broken, self.stopped = options.skip_broken, set(), False
+        self.threads = options.workers or os.cpu_count() or 1
         if (short_side is not None and short_side < 1) or not 1 <= quality <= 100:
-            raise ValueError("--short_side is a number of pixels, --quality one of 1 to 100")
+            raise UserError("--short_side is a number of pixels, --quality one of 1 to 100")
         row = next((row for row in SETUPS.values() if row.data == data), None)
         num_classes = num_classes or (row.student.kwargs["num_classes"] if row else 0)
-        splits = sources.load(data, 1, run, num_classes, in_memory=False)
+        sources.check_files(data, options)
+        splits = sources.load(data, options, None, num_classes, whole=True)
         self.splits = dict(zip(NAMES.values(), splits, strict=True))
         self.contents = {name: f"{images.fingerprint}, {checksum(images)}" for name, images in self.splits.items()}
 
-    def write(self) -> str:
-        """Write what is not there yet; what was done, as a line. ValueError where OUT holds another set."""
+    def write(self) -> dict:
+        """Write what is not there yet; see finish. UserError where OUT holds another set."""
         try:
             self.claim()
             shards = [shard for name in self.splits for shard in self.shards(name)]
@@ -65,7 +69,7 @@ class Preparation:
                     pool.shutdown(wait=False, cancel_futures=True)
             return self.finish()
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.out} cannot be written to ({error.strerror or error}); what is there is whole, and the same "
                 f"command goes on"
             ) from None
@@ -75,9 +79,9 @@ class Preparation:
         record = {**self.contents, "short_side": self.short_side, "quality": self.short_side and self.quality}
         file = self.out / RECORD
         if file.exists() and json.loads(file.read_text()) != record:
-            raise ValueError(f"{self.out} was prepared from other data or with other settings; name another with --out")
+            raise UserError(f"{self.out} was prepared from other data or with other settings; name another with --out")
         if not file.exists() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} holds other files; name another folder with --out")
+            raise UserError(f"{self.out} holds other files; name another folder with --out")
         (self.out / "data").mkdir(exist_ok=True)
         write_text(file, json.dumps(record, indent=2) + "\n")
 
@@ -113,10 +117,10 @@ class Preparation:
         for row, (encoded, path) in zip(rows, images.read(rows), strict=True):
             try:
                 if not len(encoded):
-                    raise ValueError("it is missing or empty")
+                    raise UserError("it is missing or empty")
                 content = self.smaller(encoded) if self.short_side else encoded
             except ValueError as error:
-                broken = Broken(f"{images.name(row, path)} is no image that can be read ({error})")
+                broken = Broken.of(images.name(row, path), error)
                 report_broken([broken], self.broken, self.skip_broken)
                 continue
             yield {"bytes": bytes(content), "path": Path(path).name or None}, int(images.labels[row])
@@ -130,8 +134,11 @@ class Preparation:
         Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=self.quality)
         return file.getvalue()
 
-    def finish(self) -> str:
-        """README.md, by which datasets knows the splits and their sizes."""
+    def finish(self) -> dict:
+        """Write README.md, by which datasets knows the splits and their sizes.
+
+        Returns {"folder", "train", "validation": images, "left_out": broken ones}.
+        """
         sizes, files, left_out = [], [], 0
         for name in self.splits:
             shards = [file for file, _, _ in self.shards(name)]
@@ -140,13 +147,12 @@ class Preparation:
             sizes.append({"name": name, "num_examples": n, "num_bytes": size})
             files.append({"split": name, "path": f"data/{name}-*"})
         if left_out > self.skip_broken:
-            raise ValueError(f"{left_out} images are broken, and --skip_broken allows only {self.skip_broken}")
+            raise UserError(f"{left_out} images are broken, and --skip_broken allows only {self.skip_broken}")
         info = {"description": "; ".join(self.contents.values()), "splits": sizes}  # datasets knows its cache by it
         card = {"configs": [{"config_name": "default", "data_files": files}], "dataset_info": info}
         write_text(self.out / "README.md", f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n")
-        without = f", {left_out} broken image{'s' * (left_out > 1)} left out" if left_out else ""
-        images = " and ".join(f"{each['num_examples']:,} {each['name']}" for each in sizes)
-        return f"{self.out}: {images} images{without}; train on them with --data_path {self.out}"
+        counts = {each["name"]: each["num_examples"] for each in sizes}
+        return {"folder": str(self.out), **counts, "left_out": left_out}
 
 
 def checksum(images: EncodedImages) -> str:

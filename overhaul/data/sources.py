@@ -1,5 +1,6 @@
 """Image sets by name or path: from scikit-learn, the Hub or a local copy, in memory or left encoded."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from overhaul.data.columns import find_columns, find_split, read_class_names, read_labels
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, report_broken
-from overhaul.options import Run
-from overhaul.system.messages import choose, first_line
+from overhaul.options import DataOptions
+from overhaul.setups import Preprocessing
+from overhaul.system.messages import UserError, choose, first_line
 
 HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
 NAMES = ("digits", *HUB_IDS)
@@ -19,34 +21,43 @@ NAMES = ("digits", *HUB_IDS)
 
 def load(
     data: str,
-    image_size: int,
-    run: Run,
+    options: DataOptions,
+    show: Preprocessing | None,
     num_classes: int,
-    splits=("train", "test"),
-    resize: int | None = None,
-    in_memory: bool = True,
-    interpolation: str = "bilinear",
+    splits: tuple[str, ...] = ("train", "test"),
+    whole: bool = False,
 ) -> list[Images | EncodedImages]:
     """The splits of a data set.
 
-    data: digits, cifar10, cifar100, imagenet, the Hub id of a data set or a folder; run.data_path: a local copy of it.
-    num_classes counts only where the data name no classes. image_size, resize, interpolation: see pixels.centre.
-    in_memory: decode them once to RGB of image_size pixels a side; else they are decoded when they are wanted. Raises
-    ValueError for data that are missing or do not fit.
+    data: digits, cifar10, cifar100, imagenet, the Hub id of a data set or a folder. show: how its images are shown in a
+    test. num_classes counts only where the data name no classes. whole: leave them as they are, to be decoded when they
+    are wanted; else they are held in memory as they are shown, and so are images that lie in no files. Raises UserError
+    for data that are missing, do not fit, or do not fit the memory.
     """
-    if data == "digits" and not run.data_path and in_memory:
-        return [digits(image_size, split) for split in splits]
-    tables = read_tables(data, run.data_path)
-    classes = read_class_names(run.class_names)
+    if not in_files(data, options):
+        return [digits(show.size, split) for split in splits]
+    tables = read_tables(data, options)
+    classes = read_class_names(options.class_names)
     loaded = []
     for split in splits:
         name = find_split(tables, split, data)
-        image, label = find_columns(tables[name], run)
+        image, label = find_columns(tables[name], options)
         labels, classes = read_labels(tables[name], label, classes, num_classes, name)
         column = image_column(tables[name], image).select_columns(image).with_format("arrow")
-        images = EncodedImages(column, labels, classes, name, image_size, resize, interpolation, revision(tables[name]))
-        loaded.append(decode_all(images, run.skip_broken) if in_memory else images)
+        images = EncodedImages(column, labels, classes, name, show, revision(tables[name]))
+        loaded.append(images if whole else decode_all(images, options.skip_broken))
     return loaded
+
+
+def in_files(data: str, options: DataOptions) -> bool:
+    """Whether a set's images are files, which the digits are not unless a copy is named."""
+    return data != "digits" or options.data_path is not None
+
+
+def check_files(data: str, options: DataOptions) -> None:
+    """UserError for a set whose images are no files."""
+    if not in_files(data, options):
+        raise UserError("the digits are held in memory: they are not streamed and need no preparation")
 
 
 def digits(image_size: int, split: str) -> Images:
@@ -54,7 +65,7 @@ def digits(image_size: int, split: str) -> Images:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ValueError("the digits come with scikit-learn: pip install 'overhaul[demo]'") from None
+        raise UserError("the digits come with scikit-learn: pip install 'overhaul[demo]'") from None
     raw = load_digits()
     wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
     grey = torch.from_numpy((raw.images[wanted] * (255 / 16)).round().astype(np.uint8))
@@ -62,27 +73,27 @@ def digits(image_size: int, split: str) -> Images:
     return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)))
 
 
-def read_tables(data: str, data_path: str | None, streaming: bool = False):
+def read_tables(data: str, options: DataOptions, streaming: bool = False):
     """A dict of the data's splits, images still encoded: of datasets.Dataset, or of its streams."""
     import datasets
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
+    check_files(data, options)
+    data_path = options.data_path
     if data_path is None and not Path(data).is_dir() and "/" not in data:
         choose("--data", data, NAMES)
-    if data == "digits" and data_path is None:
-        raise ValueError("the digits are held in memory: they are not streamed and need no preparation")
     local = Path(data_path or data).expanduser()
     if data_path is not None and not local.is_dir():
-        raise ValueError(f"--data_path {data_path}: there is no such folder")
+        raise UserError(f"--data_path {data_path}: there is no such folder")
     if (local / "prepared.json").exists() and not (local / "README.md").exists():
-        raise ValueError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
+        raise UserError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
     source = str(local) if local.is_dir() else HUB_IDS.get(data, data)
     saved = (local / "dataset_dict.json").exists() or (local / "state.json").exists()
     try:
         tables = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, streaming=streaming)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"the data set {source} cannot be read{advice(source, local.is_dir(), error)}") from None
+        raise UserError(f"the data set {source} cannot be read{advice(source, local.is_dir(), error)}") from None
     tables = tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}
     if not (saved and streaming):
         return tables
@@ -118,12 +129,19 @@ def image_column(table, column: str):
         try:
             table = table.cast_column(column, datasets.Image())
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"the column {column} holds no images; name the right one with --image_column") from None
+            raise UserError(f"the column {column} holds no images; name the right one with --image_column") from None
     return table.cast_column(column, datasets.Image(decode=False))
 
 
 def decode_all(images: EncodedImages, skip_broken: int) -> Images:
-    """The images in memory, without those that are broken; ValueError for more than skip_broken of them."""
+    """The images in memory, without those that are broken; UserError for more than skip_broken of them."""
+    needed, there = 3 * len(images) * images.size**2, memory()
+    if needed > there:
+        raise UserError(
+            f"the {len(images):,} images of the {images.split} split take {needed / 2**30:,.0f} GiB at {images.size} "
+            f"pixels a side, and this machine has {there / 2**30:,.0f}; decode them when they are wanted "
+            '(--crop_area "[0.08, 1]"), or name a smaller --image_size'
+        )
     pixels, all_broken, known = np.empty((len(images), images.size, images.size, 3), dtype=np.uint8), {}, set()
     for start in range(0, len(images), 256):
         rows = np.arange(start, min(start + 256, len(images)))
@@ -132,6 +150,12 @@ def decode_all(images: EncodedImages, skip_broken: int) -> Images:
         report_broken(broken.values(), known, skip_broken)
     whole = np.setdiff1d(np.arange(len(images)), list(all_broken))
     if not len(whole):
-        raise ValueError(f"all images of the {images.split} split are broken")
+        raise UserError(f"all images of the {images.split} split are broken")
     pixels = pixels[whole] if all_broken else pixels
     return Images(pixels, images.labels[whole], images.classes, tuple(all_broken.values()), images.revision)
+
+
+def memory() -> float:
+    """Bytes of this machine."""
+    known = hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else float("inf")

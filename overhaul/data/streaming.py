@@ -12,12 +12,13 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from overhaul.data.columns import count_rows, find_columns, find_split, number_labels, read_class_names
 from overhaul.data.decoding import centre, decode
-from overhaul.data.images import Broken, read_file, report_broken
+from overhaul.data.images import Broken, checked, read_file
 from overhaul.data.sources import image_column, read_tables
-from overhaul.data.transforms import RandomCrop
-from overhaul.data.workers import pinned, work
+from overhaul.data.transforms import RandomCrop, check_batch
+from overhaul.data.workers import work_pinned
 from overhaul.options import Run
-from overhaul.setups import Setup
+from overhaul.setups import Preprocessing, Setup
+from overhaul.system.messages import UserError
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Stream:
             encoded = image["bytes"] or read_file(image["path"] or "")
             name = image["path"] or f"an image without a name, {len(encoded)} bytes,"
             if label is None:
-                raise ValueError(
+                raise UserError(
                     f"{name} of the {self.split} stream has the label {row[self.label]!r}, which is none of the "
                     f"{len(self.classes)} classes"
                 )
@@ -66,15 +67,14 @@ class Stream:
                 yield decode(encoded), label
             except ValueError as error:
                 # with the label, as several images may have one name
-                which = f"{name} of the {self.split} stream, of the label {row[self.label]!r},"
-                yield Broken(f"{which} is no image that can be read ({error})")
+                yield Broken.of(f"{name} of the {self.split} stream, of the label {row[self.label]!r},", error)
 
 
 def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int) -> list[Stream]:
-    """The training and the test stream of this process; ValueError for data that do not fit."""
+    """The training and the test stream of this process; UserError for data that do not fit."""
     from datasets.distributed import split_dataset_by_node
 
-    tables, streams = read_tables(setup.data, run.data_path, streaming=True), []
+    tables, streams = read_tables(setup.data, run, streaming=True), []
     classes = read_class_names(run.class_names)
     for split in ("train", "test"):
         name = find_split(tables, split, setup.data)
@@ -86,7 +86,7 @@ def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int
             rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
         n = (run.stream_images if split == "train" else None) or count_images(rows, name, run.data_path or setup.data)
         if split == "train" and not n:
-            raise ValueError("the data do not say how many training images they have: add --stream_images N")
+            raise UserError("the data do not say how many training images they have: add --stream_images N")
         streams.append(Stream(split_dataset_by_node(rows, rank, world), image, label, number_of, classes, split, n))
     return streams
 
@@ -115,10 +115,9 @@ class TrainStream:
     """
 
     def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int) -> None:
-        if setup.batch_size > len(images):
-            raise ValueError(f"--batch_size {setup.batch_size} is more than the {len(images)} training images")
+        check_batch(setup, len(images))
         if setup.mixup or not setup.crop_area:
-            raise ValueError("--streaming makes random resized crops (--crop_area), and no mixup")
+            raise UserError("--streaming makes random resized crops (--crop_area), and no mixup")
         self.images, self.setup, self.skip_broken = images, setup, run.skip_broken
         self.seed, self.share, self.workers = [run.seed, rank], setup.batch_size // world, min(workers, images.shards)
         self.set_epoch(0)
@@ -132,13 +131,12 @@ class TrainStream:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = Augmented(self.images, self.setup, [*self.seed, self.step, self.epoch], self.share)
-        steps = self.step
-        for pixels, labels, broken in islice(work(batches, self.workers), len(self) - steps):
-            report_broken(broken, self.broken, self.skip_broken)
+        steps, ahead = self.step, islice(work_pinned(batches, self.workers), len(self) - self.step)
+        for batch in checked(ahead, self.broken, self.skip_broken):
             steps += 1
-            yield pinned(pixels).permute(0, 3, 1, 2), labels
+            yield batch
         if steps < len(self):
-            raise ValueError(f"the training stream ended after {steps} of {len(self)} steps")
+            raise UserError(f"the training stream ended after {steps} of {len(self)} steps")
 
 
 class Augmented(IterableDataset):
@@ -181,27 +179,24 @@ class EvalStream:
         return self.images.n
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        known = set()
-        batches = Centred(self.images, self.setup, self.batch_size)
-        for pixels, labels, broken in work(batches, self.workers):
-            report_broken(broken, known, self.skip_broken)
-            yield pinned(pixels).permute(0, 3, 1, 2), labels
+        batches = Centred(self.images, self.setup.preprocessing, self.batch_size)
+        yield from checked(work_pinned(batches, self.workers), set(), self.skip_broken)
 
 
 class Centred(IterableDataset):
     """A test stream's images as they are shown in a test, in batches; a broken one is black and has the label -1."""
 
-    def __init__(self, images: Stream, setup: Setup, batch_size: int) -> None:
-        self.images, self.setup, self.batch_size = images, setup, batch_size
+    def __init__(self, images: Stream, show: Preprocessing, batch_size: int) -> None:
+        self.images, self.show, self.batch_size = images, show, batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
-        size, resize = self.setup.image_size, self.setup.test_resize
+        show = self.show
         pixels, labels, broken = [], [], []
         for each in self.images.decode(0):
             if isinstance(each, Broken):
                 broken.append(each)
-                each = torch.zeros(3, size, size, dtype=torch.uint8), -1
-            pixels.append(centre(each[0], size, resize).permute(1, 2, 0))
+                each = torch.zeros(3, show.size, show.size, dtype=torch.uint8), -1
+            pixels.append(centre(each[0], show.size, show.resize, show.interpolation).permute(1, 2, 0))
             labels.append(each[1])
             if len(pixels) == self.batch_size:
                 yield default_collate(pixels), torch.tensor(labels), broken

@@ -10,8 +10,15 @@ from torch import Tensor
 from overhaul.data.decoding import resized_crop
 from overhaul.data.images import Broken, EncodedImages, Images
 from overhaul.setups import Setup
+from overhaul.system.messages import UserError
 
 TRIES = 100  # images in a row; where all are broken there is no end
+
+
+def check_batch(setup: Setup, images: int) -> None:
+    """UserError for a training set that makes no batch."""
+    if setup.batch_size > images:
+        raise UserError(f"--batch_size {setup.batch_size} is more than the {images} training images")
 
 
 class PadCrop:
@@ -86,7 +93,7 @@ class ResizedCrop:
                 shown[i] = (shown[i] + 1) % len(self.images)
                 image = next(self.images.decode(shown[i : i + 1]))
             else:
-                raise ValueError(
+                raise UserError(
                     f"{broken[-1]}, nor are {TRIES - 1} before it; if they hold no images, name another column with "
                     f"--image_column"
                 )

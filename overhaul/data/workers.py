@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from overhaul.data.images import Broken
 from overhaul.system import preemption
-from overhaul.system.messages import first_line
+from overhaul.system.messages import UserError, first_line, launched
 
 
 class Shared(Dataset):
@@ -68,10 +68,24 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
     try:
         with deaths_explained():
             yield from loader
-    except ValueError as error:
-        if not str(error).startswith("Caught ValueError"):
+    except UserError as error:
+        if not str(error).startswith("Caught UserError"):
             raise
-        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+        raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2]) from None
+
+
+def work_pinned(batches: Dataset, workers: int) -> Iterator[tuple]:
+    """The same, the pixels in memory that a GPU fetches from while it computes, where there is one."""
+    for pixels, *more in work(batches, workers):
+        yield pinned(pixels), *more
+
+
+def count_workers(workers: int | None) -> int:
+    """Worker processes of this process: as asked for, or its share of the machine's cores, up to 16."""
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores // launched("LOCAL_WORLD_SIZE", 1)))
 
 
 @contextmanager
@@ -82,7 +96,7 @@ def deaths_explained() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise ValueError(
+        raise UserError(
             f"a worker that decodes images died, perhaps for lack of (shared) memory; try fewer --workers "
             f"({first_line(error)})"
         ) from None
@@ -92,12 +106,12 @@ def leave_signals(worker: int) -> None:
     """Let the main process alone answer to Ctrl-C and preemption, of which all may be told; it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, preemption.numbers())
+        signal.pthread_sigmask(signal.SIG_BLOCK, preemption.signals())
         threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent() -> None:
     """End at the signal of the main process, which at its own end tells its workers to stop and waits for them."""
-    while signal.sigwaitinfo(preemption.numbers()).si_pid != multiprocessing.parent_process().pid:
+    while signal.sigwaitinfo(preemption.signals()).si_pid != multiprocessing.parent_process().pid:
         pass
     os._exit(0)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from overhaul.system.messages import UserError
+
 PIECE, GPU_PIECE = {"cpu": 2**19}, 2**24  # elements of a map that the loss takes at once
 
 
@@ -15,7 +17,7 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
     is negative (probability at most 0.001), minus three deviations.
     """
     if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None:
-        raise ValueError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
+        raise UserError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
     scale, shift = (x.detach().cpu().double() for x in (norm.weight.abs(), norm.bias))  # not every device has float64
     ratio = shift / scale
     density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
@@ -31,7 +33,7 @@ def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     a student in fp64). A student at or below a target that is not positive is left alone. The teacher gets no gradient.
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student and teacher maps differ in shape: {list(student.shape)}, {list(teacher.shape)}")
+        raise UserError(f"student and teacher maps differ in shape: {list(student.shape)}, {list(teacher.shape)}")
     if torch.compiler.is_compiling():
         return differences(rows(student), rows(teacher.detach()), margin).square().sum() / len(student)
     return FusedPartialL2.apply(student, teacher, margin)
@@ -101,7 +103,7 @@ class Overhaul(nn.Module):
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
         if len(student.norms) != len(teacher.norms):
-            raise ValueError(
+            raise UserError(
                 f"the student has {len(student.norms)} stages and the teacher {len(teacher.norms)}; they must be equal"
             )
         pairs = list(zip(student.norms, teacher.norms, strict=True))

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from overhaul.hub import config as model_config
-from overhaul.hub.config import Preprocessing
-from overhaul.report.tables import describe
+from overhaul.hub.config import preprocessing
 from overhaul.run.folder import best_line
-from overhaul.setups import SETUPS, Net
-from overhaul.training.progress import millions
+from overhaul.setups import SETUPS, Net, Preprocessing, Published
+from overhaul.system.messages import millions
 
 TEMPLATE = Path(__file__).parent / "card.md"
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "scikit-learn's digits"}
@@ -32,7 +30,7 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
     from huggingface_hub import ModelCard
 
     line = metrics[-1] if which == "final" else best_line(metrics)
-    student, teacher, show = record["student"], record["teacher"], model_config.preprocessing(config, repo)
+    student, teacher, show = record["student"], record["teacher"], preprocessing(config, repo)
     own = student["family"] != "resnet"  # which timm does not know
     card = ModelCard.from_template(
         metadata(record, line, repo, own),
@@ -62,7 +60,7 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
 
 
 def name_of(network: dict) -> str:
-    return describe(Net(family=network["family"], kwargs=network["kwargs"]))
+    return Net(family=network["family"], kwargs=network["kwargs"]).title
 
 
 def title(record: dict) -> str:
@@ -95,12 +93,11 @@ def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:
     rows = [(name, 100 - line["test_top1"], 100 - line["test_top5"], note) for name, line, note in rows]
     if record["teacher"]:
         rows.append((f"teacher, {name_of(record['teacher'])}", 100 - record["teacher"]["test_top1"], None, "measured"))
-    if paper := record["published"]:
-        note = "median of 5 final models" if paper["rule"] == "final" else "best epoch"
-        teacher5, student5, distilled5 = paper["top5"] or (None, None, None)
-        distilled = [("published, distilled", paper["distilled"], distilled5, note)] if record["teacher"] else []
-        rows += [*distilled, ("published, student alone", paper["student"], student5, note)]
-        rows += [("published, teacher", paper["teacher"], teacher5, "")] if record["teacher"] else []
+    if record["published"]:
+        paper = Published(**record["published"])
+        notes = {"teacher": "", "distilled": paper.models, "student alone": paper.models}
+        told = [row for row in paper.rows() if record["teacher"] or row[0] == "student alone"]
+        rows += [(f"published, {name}", one, five, notes[name]) for name, one, five in told]
     return [
         {"name": name, "top1": f"{one:.2f}", "top5": "" if five is None else f"{five:.2f}", "note": note}
         for name, one, five, note in rows

@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from overhaul.system.messages import first_line, printable, without_tokens
+from overhaul.system.messages import UserError, first_line, printable, without_tokens
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 ATTEMPTS = 3  # at a commit that another one came before
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
-class Missing(ValueError):
+class Missing(UserError):
     """A repository that is there lacks a file."""
 
 
-class Unreachable(ValueError):
+class Unreachable(UserError):
     """A file is not in the cache, and the Hub does not answer."""
 
 
 def download(repo: str, file: str, revision: str | None = None, largest: float = float("inf")) -> Path:
     """The cached copy of a repository's file, at a revision; the name of its folder is the commit.
 
-    largest: bytes that it may have at most. Raises ValueError where it cannot be had: Missing where the repository is
+    largest: bytes that it may have at most. Raises UserError where it cannot be had: Missing where the repository is
     there and lacks it, Unreachable where nobody can tell.
     """
     from huggingface_hub import hf_hub_download
@@ -34,7 +34,7 @@ def download(repo: str, file: str, revision: str | None = None, largest: float =
     with explained(what, revision):
         size = hf_hub_download(repo, file, revision=revision, dry_run=True).file_size
     if size > largest:
-        raise ValueError(f"{what}: its {file} has {size:,} bytes, and {largest:,} are the most that its net could need")
+        raise UserError(f"{what}: its {file} has {size:,} bytes, and {largest:,} are the most that its net could need")
     with explained(what, revision):
         return Path(hf_hub_download(repo, file, revision=revision))
 
@@ -50,7 +50,7 @@ def files(repo: str, commit: str) -> list[str]:
 def push(folder: Path, repo: str, private: bool, message: str, tag: str | None = None) -> str:
     """Send a folder's files to a repository in one commit, made if it is missing, and return the commit's address.
 
-    Files that are there already are not sent again. tag: of the commit. Raises ValueError where it fails.
+    Files that are there already are not sent again. tag: of the commit. Raises UserError where it fails.
     """
     from huggingface_hub import HfApi, errors
 
@@ -59,7 +59,7 @@ def push(folder: Path, repo: str, private: bool, message: str, tag: str | None =
         api.create_repo(repo, private=private or None, exist_ok=True)
         public = private and not api.repo_info(repo).private
     if public:
-        raise ValueError(f"{repo} is there and public; make it private in its settings, or leave out --private")
+        raise UserError(f"{repo} is there and public; make it private in its settings, or leave out --private")
     with explained(f"{repo} could not be pushed to"):
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -83,17 +83,17 @@ def move_tag(api, repo: str, tag: str, commit: str) -> None:
 
 
 def whoami() -> str | None:
-    """Whose the token is, or None where the Hub cannot be asked; ValueError without a token that it knows."""
+    """Whose the token is, or None where the Hub cannot be asked; UserError without a token that it knows."""
     from huggingface_hub import HfApi, errors, get_token
 
     if not get_token():
-        raise ValueError(f"pushing to the Hub needs a token: {LOGIN}")
+        raise UserError(f"pushing to the Hub needs a token: {LOGIN}")
     quieten()
     try:
         return HfApi().whoami()["name"]
     except errors.HfHubHTTPError as error:
         if status(error) == 401:
-            raise ValueError(f"the Hub does not know the token: {LOGIN}") from None
+            raise UserError(f"the Hub does not know the token: {LOGIN}") from None
     except Exception:  # a network may raise anything
         pass
     return None
@@ -101,7 +101,7 @@ def whoami() -> str | None:
 
 @contextmanager
 def explained(what: str, revision: str | None = None) -> Iterator[None]:
-    """What a library raises for a failure of the Hub or of the network, as a ValueError of one line."""
+    """What a library raises for a failure of the Hub or of the network, as a UserError of one line."""
     from huggingface_hub import errors
 
     quieten()
@@ -109,7 +109,7 @@ def explained(what: str, revision: str | None = None) -> Iterator[None]:
         yield
     except Exception as error:  # a network may raise anything
         kinds = ((errors.RemoteEntryNotFoundError, Missing), (errors.LocalEntryNotFoundError, Unreachable))
-        kind = next((ours for theirs, ours in kinds if isinstance(error, theirs)), ValueError)
+        kind = next((ours for theirs, ours in kinds if isinstance(error, theirs)), UserError)
         raise kind(f"{what}: {printable(without_tokens(reason(error, revision)))}") from None
 
 

@@ -4,56 +4,44 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from overhaul import models
-from overhaul.setups import Net, Setup
-from overhaul.system.messages import choose, printable
+from overhaul.setups import Net, Preprocessing, Setup
+from overhaul.system.messages import UserError, choose, printable
 
 LARGEST_FILE = 16 * 2**20  # bytes
 LARGEST_SIDE = 4096  # pixels
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """size: of a test image's side in pixels; resize: of the short side before the centre is cropped."""
-
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bilinear"
-
-
-def read(path: Path) -> dict:
-    """The contents of a config.json; ValueError for a file that is none."""
+def read_config(path: Path) -> dict:
+    """The contents of a config.json; UserError for a file that is none."""
     if path.stat().st_size > LARGEST_FILE:
-        raise ValueError(f"{path} is no model's configuration: it is larger than {LARGEST_FILE >> 20} MiB")
+        raise UserError(f"{path} is no model's configuration: it is larger than {LARGEST_FILE >> 20} MiB")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a model's configuration")
+        raise UserError(f"{path} is not a model's configuration")
     return config
 
 
-def to_net(config: dict) -> Net:
-    """The net that a config.json names; ValueError for one that is not ours, or is absurd."""
+def net_of(config: dict) -> Net:
+    """The net that a config.json names; UserError for one that is not ours, or is absurd."""
     architecture, classes, arguments = (config.get(key) for key in ("architecture", "num_classes", "model_args"))
     if type(classes) is not int or classes < 1 or not isinstance(arguments or {}, dict):
-        raise ValueError("a model's config.json needs num_classes, a number, and may have model_args, an object")
+        raise UserError("a model's config.json needs num_classes, a number, and may have model_args, an object")
     if match := re.fullmatch(r"resnet(\d{1,4})", str(architecture)):
         if others := set(own_arguments(arguments)):
-            raise ValueError(f"{architecture} with {', '.join(sorted(others))} in its model_args is another net")
+            raise UserError(f"{architecture} with {', '.join(sorted(others))} in its model_args is another net")
         net = Net(family="resnet", kwargs={"depth": int(match[1]), "num_classes": classes})
     else:
         family = str(architecture).removeprefix("overhaul_")
         if family not in models.FAMILIES:
             known = ", ".join(models.FAMILIES)
-            raise ValueError(f"the architecture {printable(str(architecture)[:80])} is none of ours: {known}")
+            raise UserError(f"the architecture {printable(str(architecture)[:80])} is none of ours: {known}")
         net = Net(family=family, kwargs={**own_arguments(arguments), "num_classes": classes})
     models.check(net)
     return net
@@ -69,16 +57,16 @@ def own_arguments(arguments: dict | None) -> dict:
     }
 
 
-def labels(config: dict) -> tuple[str, ...] | None:
-    """The names of the classes, where a config.json has them; ValueError for names that are none."""
+def class_names(config: dict) -> tuple[str, ...] | None:
+    """The names of the classes, where a config.json has them; UserError for names that are none."""
     own = config.get("pretrained_cfg")
     names = config.get("label_names", own.get("label_names") if isinstance(own, dict) else None)
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 1000 for name in names):
-        raise ValueError("the label_names of a model's config.json must be a list of names")
+        raise UserError("the label_names of a model's config.json must be a list of names")
     if len(names) != config["num_classes"]:
-        raise ValueError(f"the config.json has {config['num_classes']} classes and {len(names)} label_names")
+        raise UserError(f"the config.json has {config['num_classes']} classes and {len(names)} label_names")
     return tuple(map(printable, names))
 
 
@@ -91,32 +79,27 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
         size, mean, std = own["input_size"][-1], *(tuple(map(float, own[key])) for key in ("mean", "std"))
         resize = int(size / own.get("crop_pct", 1.0) + 1e-6)
         wanted = own.get("interpolation", "bilinear"), own.get("crop_mode", "center")
-        if type(size) is not int or len(mean) != 3 or len(std) != 3 or not 1 <= size <= resize <= LARGEST_SIDE:
-            raise ValueError
-        if not (min(std) > 0 and all(abs(value) < 1e6 for value in (*mean, *std))):
-            raise ValueError
+        sizes = type(size) is int and len(mean) == len(std) == 3 and 1 <= size <= resize <= LARGEST_SIDE
+        whole = sizes and min(std) > 0 and all(abs(value) < 1e6 for value in (*mean, *std))
     except (TypeError, KeyError, IndexError, ValueError, OverflowError, ZeroDivisionError, AttributeError):
-        raise ValueError(
+        whole = False
+    if not whole:
+        raise UserError(
             f"the config.json of {source} has a pretrained_cfg whose input_size, mean, std or crop_pct is wrong"
-        ) from None
+        )
     choose(f"the interpolation of {source}", wanted[0], INTERPOLATIONS)
     choose(f"the crop_mode of {source}", wanted[1], ("center",))
     return Preprocessing(size, resize, mean, std, wanted[0])
 
 
-def shown(config: dict, source: str, row: Setup | None) -> Preprocessing:
-    """How a source's images are shown: as its config.json says, else as the row does; ValueError where neither does."""
-    if found := preprocessing(config, source) or (row and of_row(row)):
+def preprocessing_of(config: dict, source: str, row: Setup | None) -> Preprocessing:
+    """How a source's images are shown: as its config.json says, else as the row does; UserError where neither does."""
+    if found := preprocessing(config, source) or (row and row.preprocessing):
         return found
-    raise ValueError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+    raise UserError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
 
 
-def of_row(row: Setup) -> Preprocessing:
-    """How a setup shows its test images."""
-    return Preprocessing(row.image_size, row.test_resize or row.image_size, row.mean, row.std)
-
-
-def of_net(net: Net) -> dict:
+def net_entries(net: Net) -> dict:
     """The entries of a config.json that say which net it is."""
     arguments = {key: value for key, value in net.kwargs.items() if key != "num_classes"}
     if net.family == "resnet":
@@ -125,26 +108,26 @@ def of_net(net: Net) -> dict:
     return {**config, "model_args": arguments}
 
 
-def share_of(size: int, resize: int) -> float:
+def crop_share(size: int, resize: int) -> float:
     """The crop_pct from which timm finds `resize`, the next lower number where it would round to a pixel less."""
     share = size / resize
     return share if math.floor(size / share) == resize else math.nextafter(share, 0)
 
 
-def of_student(setup: Setup, classes: Sequence[str]) -> dict:
+def student_config(setup: Setup, classes: Sequence[str]) -> dict:
     """The config.json of a setup's student."""
-    size, resize = setup.image_size, setup.test_resize or setup.image_size
+    show = setup.preprocessing
     images = {
-        "input_size": [3, size, size],
-        "crop_pct": share_of(size, resize),
+        "input_size": [3, show.size, show.size],
+        "crop_pct": crop_share(show.size, show.resize),
         "crop_mode": "center",
-        "interpolation": "bilinear",
-        "mean": list(setup.mean),
-        "std": list(setup.std),
+        "interpolation": show.interpolation,
+        "mean": list(show.mean),
+        "std": list(show.std),
         "num_classes": len(classes),
         "classifier": "fc",
         **({"first_conv": "conv1"} if setup.student.family == "resnet" else {}),
         "license": "mit",
         "paper_ids": "arXiv:1904.01866",
     }
-    return {**of_net(setup.student), "label_names": list(classes), "pretrained_cfg": images}
+    return {**net_entries(setup.student), "label_names": list(classes), "pretrained_cfg": images}

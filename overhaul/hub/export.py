@@ -9,54 +9,58 @@ from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from overhaul.hub import config as model_config
 from overhaul.hub import weights as hub
+from overhaul.hub.config import net_entries, preprocessing
 from overhaul.setups import SETUPS, Net
-from overhaul.system.messages import choose, first_line
+from overhaul.system.files import folder_beside
+from overhaul.system.messages import UserError, choose, first_line
 
 LIMITS = {"safetensors": 1e-5, "pt2": 1e-5, "onnx": 1e-4}  # of a logit's difference, as a share of the largest logit
 BATCHES = (1, 3)  # checked; the one traced is of 2 images
 OPSET = 18  # of ONNX, from 2022: the one that PyTorch's exporter writes without converting
 
 
-def export(source: str, form: str, out: str | Path, net: Net | None = None) -> str:
-    """Write the network of a source (see hub.load) to the file `out`; the answer is one line about it.
+def export(source: str, form: str, out: str | Path, net: Net | None = None) -> dict:
+    """Write the network of a source (see hub.load) to the file `out`.
 
     form: safetensors (fp32), pt2 (torch.export) or onnx (images -> logits); the last two take batches of any size,
     and images of one size: normalised fp32 [batch, 3, height, width]. Each carries its config.json under that name: as
     metadata, as an extra file, as a metadata property. The file is loaded back and compared on random images first.
-    Raises ValueError when the source cannot be loaded, the format is unknown or lacks its packages, `out` cannot be
-    written, or the logits differ; then `out` stays as it was.
+    Returns {"file", "format", "bytes", "difference": see compare, "size": of the images, "mean", "std": None where the
+    source does not say}. Raises UserError when the source cannot be loaded, the format is unknown or lacks its
+    packages, `out` cannot be written, or the logits differ; then `out` stays as it was.
     """
     choose("--format", form, tuple(LIMITS))
     if form == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("--format onnx needs onnx, onnxscript and onnxruntime: pip install 'overhaul[onnx]'")
+        raise UserError("--format onnx needs onnx, onnxscript and onnxruntime: pip install 'overhaul[onnx]'")
     out = Path(out).expanduser()
     if os.path.exists(out) and not os.path.isfile(out):  # these raise nothing where a folder may not be entered
-        raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")
+        raise UserError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")
     weights = hub.fetch(source, net)
-    known = model_config.preprocessing(weights.config, source)
+    known = preprocessing(weights.config, source)
     size = known.size if known else usual_size(weights.net)
     network = hub.build(weights)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.parent, prefix=".overhaul-") as folder:
-            file = Path(folder, f"student.{form}")
+        with folder_beside(out) as folder:
+            file = folder / f"student.{form}"
             difference = write_and_check(form, network, weights, size, file)
             file.replace(out)
     except OSError as error:
-        raise ValueError(f"{out} cannot be written: {first_line(error)}") from None
-    shape = f"images [batch, 3, {size}, {size}]"
-    numbers = [", ".join(f"{value:.4g}" for value in values) for values in (known.mean, known.std)] if known else []
-    how = "with mean {} and std {}".format(*numbers) if known else "as in training"
-    agreement = f"logits of {sum(BATCHES)} random images within {difference:.1g} (relative) of the original's"
-    return f"{out}: {form}, {out.stat().st_size / 1e6:.2f} MB, {agreement}; {shape} normalised {how}"
+        raise UserError(f"{out} cannot be written: {first_line(error)}") from None
+    return {
+        "file": str(out),
+        "format": form,
+        "bytes": out.stat().st_size,
+        "difference": difference,
+        "size": size,
+        "mean": known and known.mean,
+        "std": known and known.std,
+    }
 
 
 def usual_size(net: Net) -> int:
@@ -66,16 +70,16 @@ def usual_size(net: Net) -> int:
 
 
 def write_and_check(form: str, network: nn.Module, weights: hub.Weights, size: int, file: Path) -> float:
-    """Write the file and load it back; the logits' difference (see compare), or ValueError where it is too large."""
-    config = json.dumps(weights.config or model_config.of_net(weights.net))
+    """Write the file and load it back; the logits' difference (see compare), or UserError where it is too large."""
+    config = json.dumps(weights.config or net_entries(weights.net))
     try:
         with quiet():
             write(form, network, config, size, file)
             difference = compare(network, read(form, file, weights.net), size)
     except Exception as error:  # an exporter may raise anything
-        raise ValueError(f"{weights.source} cannot be exported as {form}: {first_line(error)}") from None
+        raise UserError(f"{weights.source} cannot be exported as {form}: {first_line(error)}") from None
     if not difference <= LIMITS[form]:  # NaN fails too
-        raise ValueError(
+        raise UserError(
             f"{weights.source} is not exported: the logits of the {form} file differ by {difference:.1g} of the "
             f"largest, and {LIMITS[form]:g} is allowed"
         )

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor
 
 from overhaul import models
-from overhaul.hub import client as remote
-from overhaul.hub import config as model_config
-from overhaul.hub.files import read_weights, sha256
+from overhaul.hub import client
+from overhaul.hub.config import net_of, read_config, student_config
+from overhaul.hub.files import read_weights
 from overhaul.models.backbone import Backbone
-from overhaul.run.folder import write_folder
+from overhaul.run.folder import RunFolder, is_student
 from overhaul.setups import Net, Setup
-from overhaul.system.messages import check_repo
+from overhaul.system.files import folder_beside, sha256, write_folder
+from overhaul.system.messages import UserError, check_repo
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
@@ -53,7 +53,7 @@ def load(source: str, net: Net | None = None) -> Backbone:
     source: the folder of a run or of a student; a checkpoint file (.pt, .pth, .tar, .safetensors; weights under
     `model`, under `state_dict`, or bare; nothing in it is executed); `torchvision` (ImageNet ResNets); or a Hub id
     USER/REPO[@REVISION], a repository in timm's layout. net: what a file or `torchvision` should hold; files are
-    recognised without it. Raises ValueError when the source does not exist, cannot be had, is no checkpoint or does
+    recognised without it. Raises UserError when the source does not exist, cannot be had, is no checkpoint or does
     not fit.
     """
     return build(fetch(source, net))
@@ -69,7 +69,7 @@ def fetch(source: str, net: Net | None = None) -> Weights:
     if path.is_file():
         return from_file(path, net)
     if not is_hub_id(source):
-        raise ValueError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
+        raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
     repo, _, revision = source.partition("@")
     return from_hub(repo, revision or None)
 
@@ -79,7 +79,7 @@ def pinned(source: str) -> str:
     if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
         return source
     repo, _, revision = source.partition("@")
-    return f"{repo}@{remote.download(repo, 'config.json', revision or None).parent.name}"
+    return f"{repo}@{client.download(repo, 'config.json', revision or None).parent.name}"
 
 
 def is_hub_id(source: str) -> bool:
@@ -92,43 +92,43 @@ def is_hub_id(source: str) -> bool:
 
 def from_folder(folder: Path) -> Weights:
     """Of a student's folder, or of the final student of a run's folder."""
-    for candidate in (folder, folder / "final"):
-        if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
-            config, file = model_config.read(candidate / "config.json"), candidate / "model.safetensors"
-            return Weights(net_of(config, str(folder)), read_weights(file), config, str(folder), file)
+    for candidate in (folder, RunFolder(folder).student("final")):
+        if is_student(candidate):
+            config, file = read_config(candidate / "config.json"), candidate / "model.safetensors"
+            return Weights(known_net(config, str(folder)), read_weights(file), config, str(folder), file)
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
-        if (folder / "config.yaml").exists()
+        if RunFolder(folder).config_file.exists()
         else "it is neither a student nor a run"
     )
-    raise ValueError(f"{folder} holds no config.json and model.safetensors, nor does its final/: {unfinished}")
+    raise UserError(f"{folder} holds no config.json and model.safetensors, nor does its final/: {unfinished}")
 
 
-def net_of(config: dict, source: str) -> Net:
+def known_net(config: dict, source: str) -> Net:
     try:
-        return model_config.to_net(config)
-    except ValueError as error:
-        raise ValueError(f"{source} cannot be loaded: {error}") from None
+        return net_of(config)
+    except UserError as error:
+        raise UserError(f"{source} cannot be loaded: {error}") from None
 
 
 def from_file(path: Path, net: Net | None) -> Weights:
     state = read_weights(path)
     looks_like = models.identify(state)
     if net is None and looks_like is None:
-        raise ValueError(f"{path} holds {len(state)} tensors ({next(iter(state))}, ...) that fit none of our families")
+        raise UserError(f"{path} holds {len(state)} tensors ({next(iter(state))}, ...) that fit none of our families")
     return Weights(net or looks_like, state, {}, str(path), path)
 
 
 def from_torchvision(net: Net | None) -> Weights:
     if net is None or net.family != "resnet":
-        raise ValueError(f"torchvision has weights for our ImageNet ResNets only, not for {net or 'an unnamed net'}")
+        raise UserError(f"torchvision has weights for our ImageNet ResNets only, not for {net or 'an unnamed net'}")
     import torchvision
 
     enum = torchvision.models.get_model_weights(f"resnet{net.kwargs['depth']}")
     try:
         state = enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"torchvision's weights could not be downloaded ({error}); give a file with --teacher"
         ) from None
     file = Path(torch.hub.get_dir(), "checkpoints", enum.IMAGENET1K_V1.url.rpartition("/")[2])
@@ -137,57 +137,54 @@ def from_torchvision(net: Net | None) -> Weights:
 
 def from_hub(repo: str, revision: str | None) -> Weights:
     """Config and weights of a Hub repository, both at the one commit that the revision resolves to."""
-    file = remote.download(repo, "config.json", revision)
-    config, commit = model_config.read(file), file.parent.name
-    net = net_of(config, repo)
+    file = client.download(repo, "config.json", revision)
+    config, commit = read_config(file), file.parent.name
+    net = known_net(config, repo)
     try:
-        file = remote.download(repo, "model.safetensors", commit, largest=2 * size_of(net) + 2**20)
-    except remote.Missing as missing:
-        pickles = [name for name in remote.files(repo, commit) if name.endswith(remote.PICKLES)]
+        file = client.download(repo, "model.safetensors", commit, largest=2 * bytes_of(net) + 2**20)
+    except client.Missing as missing:
+        pickles = [name for name in client.files(repo, commit) if name.endswith(client.PICKLES)]
         but = f" and has pickled weights ({pickles[0]}), which are never read from the Hub" if pickles else ""
-        raise ValueError(f"{missing}{but}") from None
+        raise UserError(f"{missing}{but}") from None
     return Weights(net, read_weights(file), config, repo, file, commit)
 
 
-def pull(source: str, out: str | Path) -> str:
-    """Copy a student from the Hub, USER/REPO[@REVISION], into a new folder, which appears whole; says at which commit.
+def pull(source: str, out: str | Path) -> dict:
+    """Copy a student from the Hub, USER/REPO[@REVISION], into a new folder, which appears whole.
 
-    Raises ValueError for a folder in use, and for what load would refuse. Accounts of the student that the cache lacks
-    are left out where the Hub does not answer, and named.
+    Returns {"folder", "repo", "revision": the commit, "left_out": the accounts of the student that the cache lacks
+    where the Hub does not answer}. Raises UserError for a folder in use, and for what load would refuse.
     """
     out, (repo, _, revision) = Path(out).expanduser(), source.partition("@")
     check_repo("overhaul pull", repo)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} is in use; name a folder that is not there yet")
+        raise UserError(f"--out {out} is in use; name a folder that is not there yet")
     weights = from_hub(repo, revision or None)
     build(weights)
     files = {"config.json": weights.file.parent / "config.json", weights.file.name: weights.file}
     left_out = []
     for name in ACCOUNTS:
         try:
-            files[name] = remote.download(repo, name, weights.revision)
-        except remote.Missing:
+            files[name] = client.download(repo, name, weights.revision)
+        except client.Missing:
             continue
-        except remote.Unreachable:
+        except client.Unreachable:
             left_out.append(name)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
-            whole = Path(made, out.name)
+        with folder_beside(out) as made:
+            whole = made / out.name
             whole.mkdir()
             for name, file in files.items():
                 shutil.copyfile(file, whole / name)
             whole.rename(out)
     except OSError as error:
-        raise ValueError(f"--out {out} cannot be written to: {error.strerror}") from None
-    without = f", without {', '.join(left_out)}, as the Hub does not answer" if left_out else ""
-    return f"{out}: {repo} at {weights.revision}{without}"
+        raise UserError(f"--out {out} cannot be written to: {error.strerror}") from None
+    return {"folder": str(out), "repo": repo, "revision": weights.revision, "left_out": left_out}
 
 
-def size_of(net: Net) -> int:
-    """Bytes of a net's parameters and buffers; ValueError for one that cannot be built."""
-    with torch.device("meta"):
-        return sum(value.nbytes for value in models.create(net).state_dict().values())
+def bytes_of(net: Net) -> int:
+    """Bytes of a net's parameters and buffers; UserError for one that cannot be built."""
+    return sum(value.nbytes for value in models.outline(net).state_dict().values())
 
 
 def build(weights: Weights) -> Backbone:
@@ -204,9 +201,8 @@ def counters(network: Backbone) -> dict[str, Tensor]:
 
 
 def check_fit(weights: Weights) -> None:
-    """ValueError with the first missing, unexpected and misshapen entries, and the net that the weights look like."""
-    with torch.device("meta"):
-        network = models.create(weights.net)
+    """UserError with the first missing, unexpected and misshapen entries, and the net that the weights look like."""
+    network = models.outline(weights.net)
     expected, found = network.state_dict(), weights.state
     optional = counters(network)
     missing = [name for name in expected if name not in found and name not in optional]
@@ -222,15 +218,13 @@ def check_fit(weights: Weights) -> None:
     faults = [f"{len(names)} {kind} ({names[0]})" for kind, names in kinds if names]
     if faults:
         looks_like = models.identify(found) or "none of our families"
-        raise ValueError(
-            f"{weights.source} does not fit {weights.net}: {', '.join(faults)}; it looks like {looks_like}"
-        )
+        raise UserError(f"{weights.source} does not fit {weights.net}: {', '.join(faults)}; it looks like {looks_like}")
 
 
 def student_files(network: Backbone, setup: Setup, classes: Sequence[str]) -> dict[str, bytes]:
     """The files of a student's folder: config.json and model.safetensors (fp32, contiguous)."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    config = json.dumps(model_config.of_student(setup, classes), indent=2) + "\n"
+    config = json.dumps(student_config(setup, classes), indent=2) + "\n"
     return {"model.safetensors": safetensors.torch.save(state, {"format": "pt"}), "config.json": config.encode()}
 
 

@@ -7,49 +7,70 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.setups import Net
+from overhaul.system.messages import UserError
 
 FAMILIES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "backbone"))
 
 LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
 
-__all__ = ["FAMILIES", "Backbone", "Stages", "check", "create", "identify"]
+__all__ = ["FAMILIES", "Backbone", "Stages", "check", "create", "feature_shapes", "identify", "outline", "parameters"]
 
 
 def family(name: str) -> type[Backbone]:
     if name not in FAMILIES:
-        raise ValueError(f"unknown network family {name!r}; the families are {', '.join(FAMILIES)}")
+        raise UserError(f"unknown network family {name!r}; the families are {', '.join(FAMILIES)}")
     return importlib.import_module(f"{__name__}.{name}").Network
 
 
 def check(net: Net) -> None:
-    """ValueError for an unknown family, arguments that it does not take, and sizes that no network has."""
+    """UserError for an unknown family, arguments that it does not take, and sizes that no network has."""
     signature = inspect.signature(family(net.family))
     try:
         signature.bind(**net.kwargs)
     except TypeError as error:
-        raise ValueError(f"{net.family} takes {', '.join(signature.parameters)}: {error}") from None
+        raise UserError(f"{net.family} takes {', '.join(signature.parameters)}: {error}") from None
     for name, value in net.kwargs.items():
         wanted = signature.parameters[name].annotation
         if type(value) is not wanted or value < (name == "num_classes"):
             kind = "switch" if wanted is bool else "whole number"
-            raise ValueError(f"{net.family}: {name} must be a {kind}, not {str(value)[:80]!r}")
+            raise UserError(f"{net.family}: {name} must be a {kind}, not {str(value)[:80]!r}")
         if value > LARGEST.get(name, 10_000):
-            raise ValueError(f"{net.family}: {name} must be at most {LARGEST.get(name, 10_000)}")
+            raise UserError(f"{net.family}: {name} must be at most {LARGEST.get(name, 10_000)}")
 
 
 def create(net: Net | str, **kwargs) -> Backbone:
     """A network with fresh weights, from a setups.Net or from a family name and its arguments.
 
-    Raises ValueError for an unknown family, arguments the family does not take, or sizes it cannot have.
+    Raises UserError for an unknown family, arguments the family does not take, or sizes it cannot have.
     """
     if isinstance(net, str):
         net = Net(family=net)
     net = replace(net, kwargs={**net.kwargs, **kwargs})
     check(net)
     return family(net.family)(**net.kwargs)
+
+
+def outline(net: Net) -> Backbone:
+    """The network without values, on the meta device, where its tensors have shapes and cost nothing."""
+    with torch.device("meta"):
+        return create(net)
+
+
+def parameters(network: Net | nn.Module) -> int:
+    """How many numbers a network has to learn."""
+    module = outline(network) if isinstance(network, Net) else network
+    return sum(each.numel() for each in module.parameters())
+
+
+def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
+    """(channels, height, width) of each feature map of images of size x size; nothing is computed."""
+    with torch.device("meta"):
+        features = create(net).forward_stages(torch.empty(2, 3, size, size)).features
+    return [tuple(feature.shape[1:]) for feature in features]
 
 
 def identify(state: Mapping) -> Net | None:
@@ -59,8 +80,7 @@ def identify(state: Mapping) -> Net | None:
             kwargs = family(name).recognise(state)
             if kwargs is not None:
                 net = Net(family=name, kwargs={**kwargs, "num_classes": state["fc.weight"].shape[0]})
-                with torch.device("meta"):
-                    create(net)
+                outline(net)
                 return net
         except (KeyError, IndexError, ValueError):
             continue

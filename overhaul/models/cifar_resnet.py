@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weights
+from overhaul.system.messages import UserError
 
 
 class Block(nn.Module):
@@ -38,7 +39,7 @@ class CifarResNet(Backbone):
 
     def __init__(self, depth: int, num_classes: int) -> None:
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"cifar_resnet: depth must be 6n + 2 (8, 14, 20, ..., 56), not {depth}")
+            raise UserError(f"cifar_resnet: depth must be 6n + 2 (8, 14, 20, ..., 56), not {depth}")
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weights
+from overhaul.system.messages import UserError
 
 
 def add_shortcut(out: Tensor, x: Tensor, stride: int) -> Tensor:
@@ -79,7 +80,7 @@ class PyramidNet(Backbone):
         block = Bottleneck if bottleneck else Basic
         per_block = 3 * block.layers
         if depth < 2 + per_block or (depth - 2) % per_block or alpha < 1:
-            raise ValueError(f"pyramidnet: depth must be {per_block}n + 2 and alpha >= 1, not {depth}, {alpha}")
+            raise UserError(f"pyramidnet: depth must be {per_block}n + 2 and alpha >= 1, not {depth}, {alpha}")
         super().__init__()
         blocks = (depth - 2) // per_block
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weights
+from overhaul.system.messages import UserError
 
 
 class Basic(nn.Module):
@@ -76,7 +77,7 @@ class ResNet(Backbone):
 
     def __init__(self, depth: int, num_classes: int) -> None:
         if depth not in BLOCKS:
-            raise ValueError(f"resnet: depth must be one of {', '.join(map(str, BLOCKS))}, not {depth}")
+            raise UserError(f"resnet: depth must be one of {', '.join(map(str, BLOCKS))}, not {depth}")
         super().__init__()
         block, depths = BLOCKS[depth]
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weights
+from overhaul.system.messages import UserError
 
 
 class Block(nn.Module):
@@ -38,7 +39,7 @@ class WideResNet(Backbone):
 
     def __init__(self, depth: int, width: int, num_classes: int) -> None:
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(
+            raise UserError(
                 f"wide_resnet: depth must be 6n + 4 (10, 16, 22, 28, ...) and width >= 1, not {depth}, {width}"
             )
         super().__init__()

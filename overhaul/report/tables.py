@@ -1,22 +1,13 @@
-"""Plain-text tables: the setups, and the result of the demo."""
+"""What the functions of the API return, as text; called: with which arguments."""
 
-import torch
-
-from overhaul import models
-from overhaul.setups import SETUPS, Net, Setup
+from overhaul.setups import Published
+from overhaul.system.messages import text_table
 
 RATIOS = ("ratio", "lowest", "highest")
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 
 
-def text_table(rows: list[tuple[str, ...]]) -> str:
-    """Rows under their head, columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def bench_table(lines: list[dict]) -> str:
+def bench_table(lines: list[dict], called: dict) -> str:
     """Images a second of one core, ours and the release's."""
     head = ("training images", "ours, images/s", "release, images/s", "ratio (median)", "lowest", "highest")
     rows = [
@@ -26,7 +17,7 @@ def bench_table(lines: list[dict]) -> str:
     return text_table([head, *rows])
 
 
-def step_table(result: dict) -> str:
+def step_table(result: dict, called: dict) -> str:
     """What bench.bench found: a line a piece of the step, and the whole beside the machine."""
     whole, peak = sum(result["pieces"].values()), result["peak_memory"] / 2**30
     rows = [(name, f"{1000 * each:.1f}", f"{100 * each / whole:.1f}") for name, each in result["pieces"].items()]
@@ -45,48 +36,81 @@ def step_table(result: dict) -> str:
     )
 
 
-def parameters(net: Net) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in models.create(net).parameters())
-
-
-def setups_table() -> str:
-    return text_table([HEAD, *map(setup_row, SETUPS.values())]) + (
+def setups_table(setups: list[dict], called: dict) -> str:
+    """The rows of api.setups."""
+    return text_table([HEAD, *map(setup_row, setups)]) + (
         "\n\npublished error: top-1 (ImageNet: / top-5) of the student alone -> distilled; CIFAR: median of 5 final "
         "models, ImageNet: best epoch"
     )
 
 
-def setup_row(setup: Setup) -> tuple[str, ...]:
-    nets = [net for net in (setup.teacher, setup.student) if net]
-    sizes = " -> ".join(f"{parameters(net) / 1e6:.2f}" for net in nets)
-    teacher = describe(setup.teacher) if setup.teacher else "-"
+def setup_row(setup: dict) -> tuple[str, ...]:
+    sizes = " -> ".join(f"{count / 1e6:.2f}" for count in setup["parameters"])
+    columns = ("data", "epochs", "batch_size")
     return (
-        setup.name,
-        setup.method,
-        teacher,
-        describe(setup.student),
+        setup["setup"],
+        setup["method"],
+        setup["teacher"] or "-",
+        setup["student"],
         sizes,
-        setup.data,
-        str(setup.epochs),
-        str(setup.batch_size),
-        errors(setup),
+        *(str(setup[column]) for column in columns),
+        errors(setup["published"]),
     )
 
 
-def describe(net: Net) -> str:
-    """The net as papers write it, without its number of classes."""
-    numbers = " ".join(
-        f"{key} {value}" for key, value in net.kwargs.items() if key not in ("num_classes", "bottleneck")
-    )
-    return f"{net.family} {numbers}".strip()
-
-
-def errors(setup: Setup) -> str:
-    paper = setup.published
-    if paper is None:
+def errors(published: dict | None) -> str:
+    """The student's published errors, alone and distilled."""
+    if published is None:
         return "-"
-    if paper.top5 is None:
-        return f"{paper.student:.2f} -> {paper.distilled:.2f}"
-    _, student, distilled = paper.top5
-    return f"{paper.student:.2f} / {student:.2f} -> {paper.distilled:.2f} / {distilled:.2f}"
+    found = {name: (top1, top5) for name, top1, top5 in Published(**published).rows()}
+    alone, distilled = (
+        " / ".join(f"{each:.2f}" for each in found[name] if each is not None) for name in ("student alone", "distilled")
+    )
+    return f"{alone} -> {distilled}"
+
+
+def accuracy(result: dict, called: dict) -> str:
+    accuracies = f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
+    return f"{called['source']}: {accuracies} of {result['images']:,} images"
+
+
+def predictions(answers: list[dict], called: dict) -> str:
+    lines = []
+    for answer in answers:
+        classes = ", ".join(f"{name} {100 * share:.2f} %" for name, share in answer["classes"])
+        lines.append(f"{answer['image']}: {classes}")
+    return "\n".join(lines)
+
+
+def pulled(result: dict, called: dict) -> str:
+    left_out = ", ".join(result["left_out"])
+    without = f", without {left_out}, as the Hub does not answer" if left_out else ""
+    return f"{result['folder']}: {result['repo']} at {result['revision']}{without}"
+
+
+def pushed(address: str, called: dict) -> str:
+    return f"pushed: {address}"
+
+
+def exported(result: dict, called: dict) -> str:
+    agreement = f"logits of random images within {result['difference']:.1g} (relative) of the original's"
+    numbers = [", ".join(f"{value:.4g}" for value in result[key]) for key in ("mean", "std") if result[key]]
+    how = "with mean {} and std {}".format(*numbers) if numbers else "as in training"
+    size = f"images [batch, 3, {result['size']}, {result['size']}]"
+    return f"{result['file']}: {result['format']}, {result['bytes'] / 1e6:.2f} MB, {agreement}; {size} normalised {how}"
+
+
+def prepared(result: dict, called: dict) -> str:
+    left_out = result["left_out"]
+    without = f", {left_out} broken image{'s' * (left_out > 1)} left out" if left_out else ""
+    images = " and ".join(f"{result[name]:,} {name}" for name in ("train", "validation"))
+    return f"{result['folder']}: {images} images{without}; train on them with --data_path {result['folder']}"
+
+
+def demo_table(lines: list[dict], called: dict) -> str:
+    rows = [
+        (line["network"], f"{line['parameters']:,}", f"{line['test_top1']:.2f}", f"{line['seconds']:.0f} s")
+        for line in lines
+    ]
+    head = ("network", "parameters", "test top-1 %", "training time")
+    return f"\n{text_table([head, *rows])}\n\nthe distilled student: {lines[-1]['folder']}/final"

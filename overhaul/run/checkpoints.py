@@ -3,11 +3,10 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
-from overhaul.hub.files import sha256
-from overhaul.run.folder import flush, write_text
+from overhaul.system.files import flush, sha256, write_text
+from overhaul.system.messages import UserError, warn
 
 KEPT = 2  # the newest ones, beside the best epoch's
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -26,25 +25,34 @@ def found(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: [int(number or 0) for number in NAME.fullmatch(path.name).groups()])
 
 
-def begin(folder: Path) -> Path:
-    """An empty folder for the files of the next checkpoint."""
-    unfinished = folder / "checkpoints" / UNFINISHED
-    for left in (UNFINISHED, DELETED):
-        shutil.rmtree(folder / "checkpoints" / left, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    return unfinished
+def unfinished(folder: Path) -> Path:
+    """Where the next checkpoint is written."""
+    return folder / "checkpoints" / UNFINISHED
 
 
-def complete(unfinished: Path, target: str) -> None:
-    """Write down the checksums, force all to the disk, and give the folder its name."""
-    files = sorted(unfinished.iterdir())
+def begin(folder: Path) -> None:
+    """Make an empty folder for the files of the next checkpoint."""
+    discard(folder)
+    shutil.rmtree(folder / "checkpoints" / DELETED, ignore_errors=True)
+    unfinished(folder).mkdir(parents=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete what a checkpoint that could not be finished has left."""
+    shutil.rmtree(unfinished(folder), ignore_errors=True)
+
+
+def complete(folder: Path, target: str) -> None:
+    """Write down the checksums, force all to the disk, and give the new checkpoint its name."""
+    made = unfinished(folder)
+    files = sorted(made.iterdir())
     sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
     for path in files:
         flush(path)
-    write_text(unfinished / MANIFEST, json.dumps({"files": sums}, indent=2) + "\n")
-    flush(unfinished)
-    unfinished.rename(unfinished.parent / target)
-    flush(unfinished.parent)
+    write_text(made / MANIFEST, json.dumps({"files": sums}, indent=2) + "\n")
+    flush(made)
+    made.rename(made.parent / target)
+    flush(made.parent)
 
 
 def prune(folder: Path, best: int | None) -> None:
@@ -68,7 +76,7 @@ def fault(checkpoint: Path) -> str | None:
                 return f"{file} does not have its checksum"
     except OSError as error:
         return f"{Path(error.filename).name} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is broken"
     return None
 
@@ -76,19 +84,19 @@ def fault(checkpoint: Path) -> str | None:
 def newest_whole(folder: Path) -> Path | None:
     """The checkpoint to go on from, or None where the run has not made one; broken ones are set aside with a warning.
 
-    Raises ValueError where none is left of those that the run has made.
+    Raises UserError where none is left of those that the run has made.
     """
     for checkpoint in reversed(found(folder)):
         wrong = fault(checkpoint)
         if not wrong:
             return checkpoint
         aside = set_aside(checkpoint)
-        print(f"overhaul: {checkpoint} is broken ({wrong}); set aside as {aside.name}", file=sys.stderr, flush=True)
+        warn(f"{checkpoint} is broken ({wrong}); set aside as {aside.name}")
     aside = sorted((folder / "checkpoints").glob(f"{BROKEN}*"))
     metrics = folder / "metrics.jsonl"
     if aside or (metrics.exists() and metrics.stat().st_size):
         what = f"every checkpoint of {folder} is broken" if aside else f"the checkpoints of {folder} are gone"
-        raise ValueError(f"{what}, so it cannot go on; replace the run with --resume never --overwrite")
+        raise UserError(f"{what}, so it cannot go on; replace the run with --resume never --overwrite")
     return None
 
 

@@ -1,9 +1,8 @@
-"""A run's folder: whose it is, its configuration, its metrics, and files that appear whole or not at all."""
+"""A run on the disk: its folder, whose it is, its configuration, its metrics, its record and its students."""
 
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,8 +15,10 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from overhaul.options import Run
+from overhaul.options import Run, default_folder
 from overhaul.setups import Setup
+from overhaul.system.files import write_text
+from overhaul.system.messages import UserError, launched, warn
 
 MAY_CHANGE = (
     "output_dir",
@@ -34,39 +35,43 @@ MAY_CHANGE = (
 )  # between two starts of one run
 NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run")  # they say how to start, not what the run is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
-LOCK = ".lock"
+STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
+ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"
 
 
-def output_dir(setup: Setup, run: Run) -> Path:
-    return Path(run.output_dir or f"runs/{setup.name}-{setup.method}-seed{run.seed}").expanduser()
+class RunFolder:
+    """The folder of a run; while it is entered no other run may work in it.
 
-
-class Claim:
-    """A run's folder while it is used: free, or with a run that may be continued or overwritten, and nobody else's.
-
-    Entering raises ValueError where it is not, and changes nothing. The lock ends with the process, however that dies.
+    path/config.yaml, metrics.jsonl, overhaul.json (the record), checkpoints/, best/ and final/ (students), logs/.
+    Entering raises UserError where the folder is in use, holds other files, or a run that may neither be continued nor
+    replaced, and changes nothing. The lock ends with the process, however that dies.
     """
 
-    def __init__(self, folder: Path, run: Run) -> None:
-        self.folder, self.run, self.descriptor = folder, run, None
+    def __init__(self, path: Path, run: Run | None = None) -> None:
+        self.path, self.run, self.descriptor = path, run, None
 
-    def __enter__(self) -> "Claim":
-        folder, run = self.folder, self.run
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    @classmethod
+    def of(cls, setup: Setup, run: Run) -> "RunFolder":
+        """The folder that a run names, or the usual one."""
+        return cls(Path(run.output_dir or default_folder(setup.name, setup.method, run.seed)).expanduser(), run)
+
+    def __enter__(self) -> "RunFolder":
+        path, run = self.path, self.run
+        nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
         if not nearest.is_dir():
-            raise ValueError(f"{nearest} is a file; name another folder with --output_dir")
+            raise UserError(f"{nearest} is a file; name another folder with --output_dir")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise ValueError(f"{nearest} may not be written to; name another folder with --output_dir")
-        held = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
-        if held and not (folder / "config.yaml").is_file():
-            raise ValueError(f"{folder} holds files but no run; name another folder with --output_dir")
+            raise UserError(f"{nearest} may not be written to; name another folder with --output_dir")
+        held = path.exists() and any(not each.name.startswith(".") for each in path.iterdir())
+        if held and not self.config_file.is_file():
+            raise UserError(f"{path} holds files but no run; name another folder with --output_dir")
         if held and run.resume == "never" and not run.overwrite:
-            raise ValueError(
-                f"{folder} holds a run, and --resume never leaves it alone: add --overwrite, or --output_dir DIR"
+            raise UserError(
+                f"{path} holds a run, and --resume never leaves it alone: add --overwrite, or --output_dir DIR"
             )
         if run.resume_with and not held:
-            raise ValueError(f"--resume_with goes on with a run, and {folder} holds none")
-        if folder.exists():
+            raise UserError(f"--resume_with goes on with a run, and {path} holds none")
+        if path.exists():
             self.lock()
         return self
 
@@ -75,51 +80,116 @@ class Claim:
             os.close(self.descriptor)
 
     def lock(self) -> None:
-        """Keep other runs out of the folder, which must be there; ValueError if one is at work in it."""
-        if self.descriptor is not None or int(os.environ.get("RANK", 0)) > 0 or fcntl is None:
+        """Keep other runs out of the folder, which must be there; UserError if one is at work in it."""
+        if self.descriptor is not None or launched("RANK") > 0 or fcntl is None:
             return
-        file = self.folder / LOCK
+        file = self.path / ".lock"
         try:
             self.descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, never a forked worker's
         except BlockingIOError:
             who = file.read_text().strip()
-            raise ValueError(f"{self.folder} is in use by another run ({who}): wait for its end, or stop it") from None
+            raise UserError(f"{self.path} is in use by another run ({who}): wait for its end, or stop it") from None
         except OSError as error:
-            print(f"overhaul: {self.folder} cannot be locked ({error}): start no second run in it", file=sys.stderr)
+            warn(f"{self.path} cannot be locked ({error}): start no second run in it")
         else:
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
 
+    def check(self, config: dict) -> None:
+        """UserError where the folder's run has another configuration (see configuration), unless it is replaced."""
+        if self.config_file.exists() and not self.run.overwrite:
+            compare(config, self.read_config(), self.path, ("epochs",) if self.run.resume_with else ())
+
+    def open(self) -> None:
+        """Make the folder, or what a run that is replaced has left in it, ready; for the main process."""
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            if self.run.overwrite:
+                remove_run(self.path)
+
+    def begin(self, config: dict, metrics: list[dict] | None) -> None:
+        """Write the configuration and, of a run that goes on, the metrics of its checkpoint; for the main process."""
+        with self.writing():
+            write_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
+            if metrics is not None:
+                self.write_metrics(metrics)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A run that cannot write to its folder at its start is one line."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written to ({error}); make room, or name another folder with --output_dir"
+            ) from None
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "overhaul.json"
+
+    def student(self, which: str) -> Path:
+        """The folder of the final or the best student."""
+        return self.path / which
+
+    def write_metrics(self, metrics: list[dict]) -> None:
+        write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in metrics))
+
+    def write_record(self, record: dict) -> None:
+        with self.writing():
+            write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+
+    def read_config(self) -> dict:
+        try:
+            config = yaml.safe_load(self.config_file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            config = None
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config_file} is broken, so the run in its folder cannot be told; {ANEW}")
+        return config
+
+    def read(self) -> tuple[dict, list[dict]]:
+        """The run's record and the lines of its metrics.jsonl; UserError where it has not finished an epoch."""
+        try:
+            record = json.loads(self.record_file.read_text())
+            metrics = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} holds no run that can be read ({error})") from None
+        if not metrics:
+            raise UserError(f"{self.path} has not finished an epoch yet")
+        return record, metrics
+
+
+def is_student(folder: Path) -> bool:
+    """Whether a folder holds the two files of a student."""
+    return all((folder / name).is_file() for name in STUDENT)
+
 
 def unless_restarted(run: Run) -> Run:
     """The run; without its --resume never where a launcher or SLURM has started it again, as it must not begin anew."""
-    again = any(int(os.environ.get(name) or 0) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    again = any(map(launched, ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")))
     return replace(run, resume="auto", overwrite=False) if again else run
 
 
-def resolved(setup: Setup, run: Run, mixed_precision: str) -> dict:
-    """The whole configuration as plain values, as `overhaul train --config` takes it."""
+def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
+    """All of a run as plain values, as `overhaul train --config` takes them."""
     recipe = {key: value for key, value in asdict(setup).items() if key not in ("name", "published")}
     how = {key: value for key, value in asdict(run).items() if key not in NOT_KEPT}
     return json.loads(json.dumps({"setup": setup.name, **recipe, **how, "mixed_precision": mixed_precision}))
 
 
-def read_config(file: Path) -> dict:
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        config = None
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{file} is broken, so the run in its folder cannot be told; name another folder with --output_dir, or "
-            f"replace the run with --resume never --overwrite"
-        )
-    return config
-
-
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
-    """ValueError for a configuration that differs in what may not change between two starts, or is named besides."""
+    """UserError for a configuration that differs in what may not change between two starts, or is named besides."""
     mine, theirs = flatten(mine), flatten(theirs)
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
@@ -130,28 +200,15 @@ def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = (
         longer = ""
         if [each.split(":")[0] for each in differing] == ["epochs"]:
             longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
-        raise ValueError(
-            f"{folder} belongs to another configuration ({'; '.join(differing)}); name another folder with "
-            f"--output_dir, or replace the run with --resume never --overwrite{longer}"
-        )
+        raise UserError(f"{folder} belongs to another configuration ({'; '.join(differing)}); {ANEW}{longer}")
 
 
 def flatten(config: dict, prefix: str = "") -> dict:
+    """Values by flat names: {"teacher": {"family": ...}} becomes {"teacher.family": ...}."""
     flat = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """A run that cannot write to its folder at its start is one line."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"{folder} cannot be written to ({error}); make room, or name another folder with --output_dir"
-        ) from None
 
 
 def remove_run(folder: Path) -> None:
@@ -163,47 +220,6 @@ def remove_run(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def write_metrics(folder: Path, metrics: list[dict]) -> None:
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
-
-
 def best_line(metrics: list[dict]) -> dict | None:
     """The line of metrics.jsonl of the best epoch, the first of equals."""
     return max(metrics, key=lambda line: line["test_top1"], default=None)
-
-
-def write_record(folder: Path, record: dict) -> None:
-    write_text(folder / "overhaul.json", json.dumps(record, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step; one that cannot be written leaves the old one, and nothing beside it."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        temporary.write_bytes(content)
-        flush(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Replace a folder's files, each in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
-    flush(folder)
-
-
-def flush(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

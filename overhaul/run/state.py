@@ -1,19 +1,16 @@
-"""What a run must remember, and how it is saved and found again."""
+"""What a run must remember, and how it is found again."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from uuid import uuid4
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from safetensors import SafetensorError
 
 from overhaul.run import checkpoints
-from overhaul.run.folder import best_line
+from overhaul.run.folder import ANEW, best_line
 from overhaul.system.accelerator import agreed
-from overhaul.system.messages import first_line
+from overhaul.system.messages import UserError, first_line
 
 
 @dataclass
@@ -55,14 +52,30 @@ class State:
 
     @property
     def best(self) -> dict | None:
-        """See run_folder.best_line."""
+        """See folder.best_line."""
         return best_line(self.metrics)
+
+    def share_of(self, process: int, processes: int) -> dict | None:
+        """What a process has summed up in the epoch; of another number of processes, the main one takes all."""
+        kept = self.running
+        if not self.step:
+            return None
+        if len(kept) == processes:
+            return kept[process]
+        if process > 0:
+            return None
+        return {
+            "sums": [sum(column) for column in zip(*(each["sums"] for each in kept), strict=True)],
+            "seconds": max(each["seconds"] for each in kept),
+            "broken": sorted({name for each in kept for name in each["broken"]}),
+        }
 
     def state_dict(self) -> dict:
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        for name in (each.name for each in fields(self)):
+        """Take over what a checkpoint holds; what an older release did not write keeps its default."""
+        for name in (each.name for each in fields(self) if each.name in state):
             setattr(self, name, state[name])
 
 
@@ -70,7 +83,7 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
     """The state after the folder's newest whole checkpoint, with all that it holds loaded, and that checkpoint.
 
     now: what a run that begins here would be; it is returned where there is no checkpoint. before: what is to be done
-    where there is one, before it is loaded. Raises ValueError where the run began with another teacher or other data,
+    where there is one, before it is loaded. Raises UserError where the run began with another teacher or other data,
     has gone on for longer than it is to be, or has no whole checkpoint.
     """
     state = State()
@@ -83,12 +96,12 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
     try:
         accelerator.load_state(str(found))
     except Exception as error:  # of another version, perhaps
-        raise ValueError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
+        raise UserError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
     check_same(folder, "on other data", state.data, now.data)
     check_same(folder, "under another teacher, told in overhaul.json", state.teacher, now.teacher)
     done = state.epoch + (state.step > 0)
     if done > now.epochs:
-        raise ValueError(f"{folder} is in epoch {done} already; --resume_with epochs={done} is the least")
+        raise UserError(f"{folder} is in epoch {done} already; --resume_with epochs={done} is the least")
     if state.epochs != now.epochs:
         where = {"after_epoch": state.epoch, "and_steps": state.step}
         state.lengths.append({**where, "epochs_before": state.epochs, "epochs": now.epochs})
@@ -98,35 +111,4 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
 
 def check_same(folder: Path, what: str, before: str | None, now: str | None) -> None:
     if before != now:
-        raise ValueError(
-            f"{folder} was trained {what} ({before} there, {now} here); name another folder with --output_dir, or "
-            f"replace the run with --resume never --overwrite"
-        )
-
-
-def save(accelerator: Accelerator, folder: Path, state: State) -> None:
-    """Add a checkpoint, which appears whole or not at all; Unsaved, on all processes, where it cannot be written."""
-    unfinished = folder / "checkpoints" / checkpoints.UNFINISHED
-    on_main = accelerator.is_main_process
-    written(accelerator, folder, lambda: on_main and checkpoints.begin(folder))
-    written(accelerator, folder, lambda: accelerator.save_state(str(unfinished)))
-    written(accelerator, folder, lambda: on_main and checkpoints.complete(unfinished, state.name))
-
-
-class Unsaved(Exception):
-    """Something could not be written, and why."""
-
-
-def written(accelerator: Accelerator, folder: Path, write: Callable[[], object]) -> None:
-    """Let every process write; Unsaved, on all of them, with the first one's reason, where one could not."""
-    reason = None
-    try:
-        write()
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: torch's and safetensors' own writers
-        full = not isinstance(error, OSError) and shutil.disk_usage(folder).free < 2**20
-        reason = "No space left on device" if full else getattr(error, "strerror", None) or first_line(error)
-    reasons = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
-    if reason := next(filter(None, reasons), None):
-        if accelerator.is_main_process:
-            shutil.rmtree(folder / "checkpoints" / checkpoints.UNFINISHED, ignore_errors=True)
-        raise Unsaved(reason)
+        raise UserError(f"{folder} was trained {what} ({before} there, {now} here); {ANEW}")

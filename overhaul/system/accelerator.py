@@ -2,16 +2,16 @@
 
 import ctypes
 import os
-import sys
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
@@ -20,12 +20,12 @@ from accelerate.utils import (
     ProjectConfiguration,
     broadcast,
     broadcast_object_list,
+    gather_object,
 )
+from safetensors import SafetensorError
 from torch import distributed, nn
 
-from overhaul.options import Run
-from overhaul.run import folder as run_folder
-from overhaul.setups import Setup
+from overhaul.system.messages import UserError, first_line, launched, warn
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
 START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
@@ -33,48 +33,65 @@ GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gl
 SILENT = ("Timed out waiting", "Socket Timeout", "timed out after", "Watchdog caught collective operation timeout")
 
 
-def start(run: Run, folder: Path | None = None) -> Accelerator:
-    """The Accelerator of a run; ValueError for a launch, a precision or a tracker that cannot work."""
-    if run.tracker and not find_spec(run.tracker):
-        raise ValueError(f"--tracker {run.tracker} is not installed: pip install 'overhaul[trackers]'")
+def start(
+    mixed_precision: str | None = None,
+    *,
+    comm_hook: str = "no",
+    deterministic: bool = False,
+    tracker: str | None = None,
+    folder: Path | None = None,
+) -> Accelerator:
+    """The Accelerator of this process; UserError for a launch, a precision or a tracker that cannot work.
+
+    mixed_precision: no, bf16 or fp16; as the launcher says unless named. comm_hook: the same, of gradients between
+    processes. folder: the tracker's.
+    """
+    if tracker and not find_spec(tracker):
+        raise UserError(f"--tracker {tracker} is not installed: pip install 'overhaul[trackers]'")
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
-    set_up_backends(run)
+    set_up_backends(deterministic)
+    know_restarts()
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
-        mixed_precision=run.mixed_precision,
-        log_with=run.tracker,
+        mixed_precision=mixed_precision,
+        log_with=tracker,
         project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
         kwargs_handlers=[
             DistributedDataParallelKwargs(
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
-                comm_hook=DDPCommunicationHookType(run.comm_hook),
+                comm_hook=DDPCommunicationHookType(comm_hook),
             ),
             InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
         ],
     )
     limit_waiting(accelerator, START_UP)
-    world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", 1))
-    if launched != world:
-        raise ValueError(
-            f"{launched} processes were launched, but each would train alone on {accelerator.device}; launch with "
-            f"`accelerate launch --multi_gpu --num_processes {launched}`, on CPUs after ACCELERATE_USE_CPU=true"
-        )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ValueError("FSDP and DeepSpeed are of no use here: these networks are small; launch plain multi-GPU")
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
+    check_launch(accelerator)
     return accelerator
 
 
-def set_up_backends(run: Run) -> None:
+def check_launch(accelerator: Accelerator) -> None:
+    """UserError for processes that do not find each other, and for what these networks or this device cannot do."""
+    world, together = launched("WORLD_SIZE", 1), accelerator.num_processes
+    if world != together:
+        raise UserError(
+            f"{world} processes were launched, but each would train alone on {accelerator.device}; launch with "
+            f"`accelerate launch --multi_gpu --num_processes {world}`, on CPUs after ACCELERATE_USE_CPU=true"
+        )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise UserError("FSDP and DeepSpeed are of no use here: these networks are small; launch plain multi-GPU")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
+
+
+def set_up_backends(deterministic: bool) -> None:
     """What PyTorch leaves to its user: the kernels that GPUs use, and where compiled ones are kept."""
-    if run.deterministic:
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = not run.deterministic
+        torch.backends.cudnn.benchmark = not deterministic
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overhaul" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
@@ -92,7 +109,7 @@ def keep_memory() -> None:
 
 def restarts() -> int:
     """How often torchrun or accelerate launch has started these processes again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+    return launched("TORCHELASTIC_RESTART_COUNT")
 
 
 def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
@@ -104,7 +121,10 @@ def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
     yield distributed.PrefixStore(f"restart-{restarts()}", store), rank, world
 
 
-distributed.register_rendezvous_handler("restarted", meet_again)
+@cache
+def know_restarts() -> None:
+    """Let processes that were started again meet at the address "restarted://"."""
+    distributed.register_rendezvous_handler("restarted", meet_again)
 
 
 def describe_devices(accelerator: Accelerator) -> str:
@@ -119,7 +139,7 @@ def log(accelerator: Accelerator, line: dict) -> None:
     try:
         accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=line["epoch"])
     except OSError as error:
-        print(f"overhaul: the tracker cannot write ({error}); training goes on", file=sys.stderr, flush=True)
+        warn(f"the tracker cannot write ({error}); training goes on")
 
 
 def end(accelerator: Accelerator) -> None:
@@ -127,7 +147,7 @@ def end(accelerator: Accelerator) -> None:
     try:
         accelerator.end_training()
     except OSError as error:
-        print(f"overhaul: the tracker cannot write ({error})", file=sys.stderr, flush=True)
+        warn(f"the tracker cannot write ({error})")
 
 
 def all_finite(model: nn.Module) -> bool:
@@ -146,6 +166,50 @@ def agreed(accelerator: Accelerator, find: Callable[[], object]) -> object:
     return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
 
 
+class Unsaved(Exception):
+    """Something could not be written, and why."""
+
+
+def all_or_none(accelerator: Accelerator, write: Callable[[], object], folder: Path, main_only: bool = False) -> None:
+    """Let every process, or the main one alone, write below a folder.
+
+    Unsaved, on all of them, with the first reason, where one could not.
+    """
+    reason = None
+    try:
+        if accelerator.is_main_process or not main_only:
+            write()
+    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: torch's and safetensors' own writers
+        full = not isinstance(error, OSError) and shutil.disk_usage(folder).free < 2**20
+        reason = "No space left on device" if full else getattr(error, "strerror", None) or first_line(error)
+    reasons = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
+    if reason := next(filter(None, reasons), None):
+        raise Unsaved(reason)
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], object]) -> None:
+    """Let the main process act while the others wait."""
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        act()
+    accelerator.wait_for_everyone()
+
+
+class Nobody:
+    """In place of what only the main process has: every call does nothing."""
+
+    def __call__(self, *_, **__) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> "Nobody":
+        return self
+
+
+def of_main(accelerator: Accelerator, make: Callable[[], object]) -> object:
+    """What `make` gives on the main process; on the others a stand-in that does nothing."""
+    return make() if accelerator.is_main_process else Nobody()
+
+
 def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:
     """From now on end a run whose processes wait for one another longer than that."""
     if accelerator.num_processes > 1:
@@ -154,7 +218,7 @@ def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:
 
 
 @contextmanager
-def losses_explained(timeout_minutes: float) -> Iterator[None]:
+def lost_processes_explained(timeout_minutes: float) -> Iterator[None]:
     """One line for a process that is gone or does not answer, which the others see in their next exchange."""
     try:
         yield
@@ -163,40 +227,18 @@ def losses_explained(timeout_minutes: float) -> Iterator[None]:
         if not (silent or gone or isinstance(error, distributed.DistError)):
             raise
         fate = f"has not answered for {timeout_minutes:g} minutes (--timeout_minutes)" if silent else "has ended"
-        raise ValueError(
+        raise UserError(
             f"another process of this run {fate}; look for its own message, or for a lack of memory; the same command "
             f"goes on from the last checkpoint"
         ) from None
 
 
-def open_folder(accelerator: Accelerator, claim: run_folder.Claim, setup: Setup, run: Run) -> dict:
-    """Make the folder ours and return the resolved configuration; ValueError if the folder's run has another one."""
-    folder = claim.folder
-    config, file = run_folder.resolved(setup, run, accelerator.mixed_precision), folder / "config.yaml"
-    if file.exists() and not run.overwrite:
-        run_folder.compare(config, run_folder.read_config(file), folder, ("epochs",) if run.resume_with else ())
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        with run_folder.writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            claim.lock()
-            if run.overwrite:
-                run_folder.remove_run(folder)
-    accelerator.wait_for_everyone()
-    return config
-
-
-def begin(accelerator: Accelerator, folder: Path, config: dict, run: Run, epoch: int, tracker_id: str) -> None:
-    """Write the configuration and start the tracker, which goes on after the finished epochs."""
-    if accelerator.is_main_process:
-        with run_folder.writing(folder):
-            run_folder.write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    if run.tracker:
-        values = run_folder.flatten(config).items()
-        plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values}
-        goes_on = {
-            "tensorboard": {"purge_step": epoch + 1},
-            "wandb": {"name": folder.name, "id": tracker_id, "resume": "allow"},
-            "trackio": {"name": folder.name, "resume": "allow"},
-        }
-        accelerator.init_trackers("overhaul", config=plain, init_kwargs={run.tracker: goes_on[run.tracker]})
+def start_tracker(accelerator: Accelerator, name: str, config: dict, run: str, epoch: int, tracker_id: str) -> None:
+    """Start a tracker, which goes on after the finished epochs. config: plain values by flat names; run: its name."""
+    plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in config.items()}
+    goes_on = {
+        "tensorboard": {"purge_step": epoch + 1},
+        "wandb": {"name": run, "id": tracker_id, "resume": "allow"},
+        "trackio": {"name": run, "resume": "allow"},
+    }
+    accelerator.init_trackers("overhaul", config=plain, init_kwargs={name: goes_on[name]})

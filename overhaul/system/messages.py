@@ -1,6 +1,7 @@
-"""What is said to a person: choices, the gist of a library's error, and text that is safe to print."""
+"""What is said to a person: errors, warnings, choices, tables, durations, and text that is safe to print."""
 
 import difflib
+import os
 import re
 import sys
 
@@ -8,19 +9,43 @@ REPO = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 TOKEN = re.compile(r"\bhf_\w{8,}")  # a secret of the Hub
 
 
+class UserError(ValueError):
+    """What the user can mend, and how, in one line; every other error is a fault of ours and keeps its traceback."""
+
+
+def warn(text: str) -> None:
+    """Say something on stderr, above a bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"overhaul: {text}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def launched(name: str, otherwise: int = 0) -> int:
+    """A number that a launcher has left in the environment: RANK, WORLD_SIZE, ..."""
+    value = os.environ.get(name) or str(otherwise)
+    if not re.fullmatch(r"\d{1,9}", value):
+        raise UserError(f"{name} in the environment is a launcher's number, not {printable(value)[:80]!r}; unset it")
+    return int(value)
+
+
 def choose(what: str, name: str, valid) -> str:
-    """`name` if it is valid; else ValueError with the nearest valid name and all of them."""
+    """`name` if it is valid; else UserError with the nearest valid name and all of them."""
     if name in valid:
         return name
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"{what}: {name!r} is not known{hint}; it is one of {', '.join(valid)}")
+    raise UserError(f"{what}: {name!r} is not known{nearest(str(name), valid)}; it is one of {', '.join(valid)}")
+
+
+def nearest(name: str, valid, cutoff: float = 0.4) -> str:
+    """The hint ` (did you mean X?)`, or nothing where no valid name is like it."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def check_repo(what: str, repo: str) -> None:
-    """ValueError for what cannot be the name of a repository on the Hub."""
+    """UserError for what cannot be the name of a repository on the Hub."""
     if not REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
-        raise ValueError(f"{what} {repo}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and .")
+        raise UserError(f"{what} {repo}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and .")
 
 
 def first_line(error: Exception) -> str:
@@ -41,3 +66,23 @@ def without_tokens(text: str) -> str:
         if token := get_token():
             text = text.replace(token, "***")
     return TOKEN.sub("***", text)
+
+
+def text_table(rows: list[tuple[str, ...]]) -> str:
+    """Rows under their head, columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def duration(seconds: float) -> str:
+    """For people: "42 s", "3 min 05 s", "2 h 10 min"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"

@@ -17,7 +17,7 @@ ECHO = 1.0  # seconds in which a second signal counts as the same: a launcher pa
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
 
 
-class Told(Exception):
+class StopRequested(Exception):
     """A process was told to stop; raised on all processes at the same step."""
 
 
@@ -32,24 +32,33 @@ class Preempted(SystemExit):
         return self.words
 
 
-class Watch:
-    """What a run does when it hears SIGTERM or SIGUSR1.
+class StopSignal:
+    """What a run does at SIGTERM or SIGUSR1, which it takes over from the command while it is entered.
 
-    Until it is armed a signal raises Preempted at once. Armed, it is answered where the processes meet (`any`). A
-    second one ends the process at once.
+    Until it is armed a signal raises Preempted at once. Armed, it is answered where the processes meet (`check`). A
+    second one ends the process at once. In a program whose signals are not the command's they stay as they are.
     """
 
     def __init__(self) -> None:
-        self.told, self.at, self.armed = None, 0.0, False
-        self.processes, self.group = 1, None
+        self.received, self.at, self.armed = None, 0.0, False
+        self.processes, self.group, self.before = 1, None, {}
 
-    def hear(self, number: int, frame) -> None:
-        if self.told is None:
-            self.told, self.at = signal.Signals(number).name, time.monotonic()
+    def __enter__(self) -> "StopSignal":
+        if is_command():
+            self.before = {number: signal.signal(number, self.handle) for number in signals()}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number: int, frame) -> None:
+        if self.received is None:
+            self.received, self.at = signal.Signals(number).name, time.monotonic()
             if not self.armed:
-                stop(number, frame)
+                stop_at_once(number, frame)
         elif time.monotonic() - self.at > ECHO:
-            leave()
+            write_exit_status()
             os._exit(STATUS)
 
     def arm(self, processes: int, timeout: timedelta) -> None:
@@ -64,39 +73,39 @@ class Watch:
     def disarm(self) -> None:
         self.armed = False
 
-    def any(self, flag: bool = False) -> bool:
-        """Whether the flag is set on any process; Told, on all of them, once any has been told to stop."""
-        told = self.told is not None
+    def check(self, flag: bool = False) -> bool:
+        """Whether the flag is set on any process; StopRequested, on all of them, once any has been told to stop."""
+        received = self.received is not None
         if self.processes > 1:
             import torch
             from torch import distributed
 
-            flags = torch.tensor([told, flag], dtype=torch.int32)
+            flags = torch.tensor([received, flag], dtype=torch.int32)
             distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.group)
-            told, flag = flags.bool().tolist()
-        if told:
-            raise Told
+            received, flag = flags.bool().tolist()
+        if received:
+            raise StopRequested
         return flag
 
-    def rounds(self, batches: Iterable) -> Iterator:
-        """The batches, of which processes may have different numbers; Told as soon as any is told to stop."""
+    def in_step(self, batches: Iterable) -> Iterator:
+        """The batches, of which processes may have different numbers; StopRequested once any is told to stop."""
         batches = iter(batches)
         batch = next(batches, None)
-        while self.any(batch is not None):
+        while self.check(batch is not None):
             if batch is not None:
                 yield batch
                 batch = next(batches, None)
 
 
-def numbers() -> list[signal.Signals]:
+def signals() -> list[signal.Signals]:
     return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 @contextmanager
-def listening(hear: Callable) -> Iterator[None]:
-    """Let the signals call hear(number, frame), where Python allows it: in the main thread."""
+def installed(handle: Callable) -> Iterator[None]:
+    """Let the signals call handle(number, frame), where Python allows it: in the main thread."""
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, hear) for number in numbers()} if main else {}
+    before = {number: signal.signal(number, handle) for number in signals()} if main else {}
     try:
         yield
     finally:
@@ -104,24 +113,30 @@ def listening(hear: Callable) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop(number: int, _frame) -> None:
-    """Where there is nothing to save yet."""
+def stop_at_once(number: int, _frame) -> None:
+    """Where there is nothing to save yet; the command's handler."""
     raise Preempted(f"told to stop by {signal.Signals(number).name}")
+
+
+def is_command() -> bool:
+    """Whether the signals are the command's, and not those of a notebook, a thread or another program."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and all(signal.getsignal(number) is stop_at_once for number in signals())
 
 
 def stop_with_launcher() -> None:
     """Be told to stop when the launcher dies, which would otherwise leave its processes behind; on Linux alone."""
     launched = "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and sys.platform == "linux":
+    if launched and is_command() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def leave() -> None:
+def write_exit_status() -> None:
     """The last thing that a preempted process does: it writes STATUS where launch/slurm.sh looks for it.
 
     Launchers end with 1 whatever their processes end with, and tell the others to stop once one has ended.
     """
-    for number in numbers():
+    for number in signals():
         signal.signal(number, signal.SIG_IGN)
     if file := os.environ.get("OVERHAUL_STATUS_FILE"):
         Path(file).write_text(f"{STATUS}\n")

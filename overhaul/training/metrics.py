@@ -1,9 +1,16 @@
-"""The sums of a training epoch, kept on the device so that no step waits for them."""
+"""The sums of a training epoch, kept on the device so that no step waits for them, and whether they are sound."""
 
 import time
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from overhaul.run import checkpoints
+from overhaul.run.state import State
+from overhaul.setups import Setup
+from overhaul.system.accelerator import all_finite, sync_buffers
+from overhaul.system.messages import UserError
 
 
 class Meter:
@@ -16,7 +23,7 @@ class Meter:
         self.accelerator = accelerator
         self.sums = torch.tensor(kept["sums"] if kept else [0.0] * 4, device=accelerator.device)
         self.started = time.monotonic() - (kept["seconds"] if kept else 0)
-        self.first_bad = torch.full((), float("inf"), device=accelerator.device)
+        self.first_nonfinite_step = torch.full((), float("inf"), device=accelerator.device)
 
     def add(self, step: int, logits: Tensor, labels: Tensor, cross_entropy: Tensor, distill_loss: Tensor) -> None:
         """Count one step of this process. labels: [batch] or, mixed, [batch, classes]."""
@@ -25,7 +32,8 @@ class Meter:
         hits = (logits.argmax(1) == classes).sum()
         self.sums += torch.stack([cross_entropy * images, distill_loss * images, hits, images])
         finite = torch.isfinite(cross_entropy + distill_loss)
-        self.first_bad = torch.minimum(self.first_bad, torch.where(finite, float("inf"), float(step)))
+        nonfinite_step = torch.where(finite, float("inf"), float(step))
+        self.first_nonfinite_step = torch.minimum(self.first_nonfinite_step, nonfinite_step)
 
     @property
     def seconds(self) -> float:
@@ -36,9 +44,9 @@ class Meter:
         return {"sums": self.sums.tolist(), "seconds": self.seconds}
 
     def read(self, broken: int = 0) -> dict[str, float]:
-        """Means over all processes' images so far, "first_bad": a step number, or infinity, and the sum of `broken`."""
+        """Means over all processes' images so far, the first step not finite, or infinity, and all `broken`."""
         own = torch.tensor([broken], dtype=torch.float32, device=self.sums.device)
-        rows = self.accelerator.gather(torch.cat([self.sums, self.first_bad[None], own])[None])
+        rows = self.accelerator.gather(torch.cat([self.sums, self.first_nonfinite_step[None], own])[None])
         cross_entropy, distill_loss, hits, images = rows[:, :4].sum(0).tolist()
         return {
             "loss": (cross_entropy + distill_loss) / images,
@@ -46,6 +54,31 @@ class Meter:
             "distill_loss": distill_loss / images,
             "train_top1": 100 * hits / images,
             "images": int(images),
-            "first_bad": rows[:, 4].min().item(),
+            "first_nonfinite_step": rows[:, 4].min().item(),
             "broken": int(rows[:, 5].sum().item()),
         }
+
+
+def check_means(means: dict, loader, epoch: int, setup: Setup, folder: Path) -> dict:
+    """What Meter.read gave, for metrics.jsonl; UserError where it shows that the run must not go on."""
+    broken = means.pop("broken")
+    if (step := means.pop("first_nonfinite_step")) < float("inf"):
+        where = f"step {int(step)} of epoch {epoch + 1} (step {epoch * len(loader) + int(step)} of the run)"
+        raise UserError(not_finite(f"the loss is no longer finite at {where}", setup, folder))
+    if broken > loader.skip_broken:
+        raise UserError(f"{broken} images in epoch {epoch + 1} are broken, and --skip_broken allows fewer")
+    return {**means, "broken": broken} if broken else means
+
+
+def check_weights(model: nn.Module, state: State, setup: Setup, folder: Path) -> None:
+    """Take over the main process's BatchNorm statistics; UserError where a weight is not a finite number."""
+    sync_buffers(model)
+    if not all_finite(model):
+        raise UserError(not_finite(f"the weights are no longer finite {state.where}", setup, folder))
+
+
+def not_finite(what: str, setup: Setup, folder: Path) -> str:
+    kept = checkpoints.found(folder)
+    last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+    lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({setup.distill_weight:g})"
+    return f"{what}; {lower} and start anew; {last}"

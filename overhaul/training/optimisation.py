@@ -14,11 +14,11 @@ from overhaul.setups import Setup
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
 
-Teach = Callable[[Tensor], Stages]
+TeacherForward = Callable[[Tensor], Stages]
 
 
 def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator) -> tuple:
-    """What training_step takes of a module of distill.METHODS and its teacher: the prepared model, optimiser, Teach.
+    """What training_step takes of a module of distill.METHODS and its teacher: model, optimiser, TeacherForward.
 
     Both go to the device, in channels_last, and are compiled if the run says so.
     """
@@ -27,27 +27,27 @@ def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: R
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if run.compile != "no":
         model.compile(**COMPILE[run.compile])
-    teach = None
+    teacher_forward = None
     if teacher is not None:
         teacher.to(accelerator.device, memory_format=torch.channels_last)
-        teach = make_teach(teacher, accelerator, run.compile)
-    return *accelerator.prepare(model, make_optimizer(model, setup)), teach
+        teacher_forward = make_teacher_forward(teacher, accelerator, run.compile)
+    return *accelerator.prepare(model, make_optimizer(model, setup)), teacher_forward
 
 
-def make_teach(teacher: nn.Module, accelerator, compile: str = "no") -> Teach:
+def make_teacher_forward(teacher: nn.Module, accelerator, compile: str = "no") -> TeacherForward:
     """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on."""
     precision, stages = autocast(accelerator), compiled(teacher.forward_stages, compile)
     for module in teacher.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(low_precision(accelerator))
 
-    def teach(images: Tensor) -> Stages:
+    def teacher_forward(images: Tensor) -> Stages:
         if compile == "max":
             torch.compiler.cudagraph_mark_step_begin()  # the features of the step before are no longer needed
         with torch.no_grad(), precision:
             return stages(images)
 
-    return teach
+    return teacher_forward
 
 
 def autocast(accelerator) -> torch.autocast:
@@ -95,33 +95,51 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
 def training_step(
     accelerator,
     model: nn.Module,
-    teach: Teach | None,
+    teacher_forward: TeacherForward | None,
     optimizer,
     images: Tensor,
     labels: Tensor,
     weight: float,
-    parts: int = 1,
+    accumulation_steps: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step on normalised images; gives logits, cross-entropy and weighted distillation loss, without a graph.
 
-    model, teach, optimizer: see make_ready; teach is None where the method needs no teacher.
-    labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss. parts: of equal
-    size, that the batch goes through one after the other; their gradients add up to the mean over the batch.
+    model, teacher_forward, optimizer: see make_ready; teacher_forward is None where the method needs no teacher.
+    labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss.
+    accumulation_steps: parts of equal size that the batch goes through one after the other; their gradients add up to
+    the mean over the batch.
     """
-    results = []
-    for i, (some_images, some_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
-        with nullcontext() if i == parts - 1 else accelerator.no_sync(model):
-            logits, cross_entropy, distill_loss = losses(model, teach, some_images, some_labels, weight)
-            accelerator.backward((cross_entropy + distill_loss) / parts)
+    results, n = [], accumulation_steps
+    for i, (some_images, some_labels) in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
+        with nullcontext() if i == n - 1 else accelerator.no_sync(model):
+            logits, cross_entropy, distill_loss = losses(model, teacher_forward, some_images, some_labels, weight)
+            accelerator.backward((cross_entropy + distill_loss) / n)
         # a copy of the logits, as the next part's CUDA graph writes over them
-        results.append((logits.detach().clone(), cross_entropy.detach() / parts, distill_loss.detach() / parts))
+        results.append((logits.detach().clone(), cross_entropy.detach() / n, distill_loss.detach() / n))
     optimizer.step()
     optimizer.zero_grad()
     logits, cross_entropy, distill_loss = zip(*results, strict=True)
     return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
 
 
-def losses(model, teach: Teach | None, images: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def warm_up_ddp(accelerator, model, teacher_forward: TeacherForward | None, setup: Setup, share: int) -> None:
+    """Let DistributedDataParallel lay out its buckets as they are after the first step of a run.
+
+    Of more than two processes, the order in which gradients are summed depends on it. The step, of `share` images,
+    leaves BatchNorm statistics behind, which a checkpoint then replaces.
+    """
+    if accelerator.num_processes > 2:
+        images = torch.zeros(share, 3, setup.image_size, setup.image_size, device=accelerator.device)
+        labels = torch.zeros(share, dtype=torch.int64, device=accelerator.device)
+        images = images.to(memory_format=torch.channels_last)
+        results = losses(model, teacher_forward, images, labels, setup.distill_weight)
+        accelerator.backward(results[1] + results[2])
+        model.zero_grad()
+
+
+def losses(
+    model, teacher_forward: TeacherForward | None, images: Tensor, labels: Tensor, weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, cross-entropy and weighted distillation loss, with their graph; see training_step."""
-    logits, distill_loss = model(images, teach(images) if teach else None, labels)
+    logits, distill_loss = model(images, teacher_forward(images) if teacher_forward else None, labels)
     return logits, F.cross_entropy(logits, labels), weight * distill_loss

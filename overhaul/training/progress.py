@@ -1,45 +1,62 @@
-"""What a person sees of a run: its opening, a bar an epoch on a terminal, a line an epoch, and its result."""
+"""What a person sees of a run: its plan, its pace, a bar an epoch on a terminal, a line an epoch, and its result."""
 
+import resource
 import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
+from overhaul.models import feature_shapes, parameters
+from overhaul.run.state import State
 from overhaul.setups import Setup
+from overhaul.system.accelerator import describe_devices
+from overhaul.system.messages import duration, millions
+from overhaul.training.build import Components
+
+WARM_UP, MEASURED = 3, 8  # steps: those not timed, and the last one timed
 
 
 class Progress:
-    """Lines and bars of the main process; on the others every call does nothing.
+    """Lines and bars. steps: of the whole run that are still to do, for the time left."""
 
-    steps: of the whole run that are still to do, for the time left.
-    """
-
-    def __init__(self, main: bool, steps: int) -> None:
-        self.main, self.steps, self.done, self.started = main, steps, 0, time.monotonic()
+    def __init__(self, steps: int) -> None:
+        self.steps, self.done, self.started = steps, 0, time.monotonic()
         self.bar = None
 
     def say(self, text: str) -> None:
-        if self.main:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
 
     def open_epoch(self, title: str, steps: int, done: int = 0) -> None:
-        quiet = not (self.main and sys.stderr.isatty())
-        how = {"unit": "step", "leave": False, "disable": quiet, "dynamic_ncols": True}
+        how = {"unit": "step", "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
         self.bar = tqdm(total=steps, initial=done, desc=title, **how)
 
     def step(self) -> None:
         self.done += 1
         self.bar.update()
 
-    def show(self, loss: float, top1: float, images_per_second: float) -> None:
+    def show(self, means: dict, images_per_second: float) -> None:
+        """Beside the bar: the epoch's means so far."""
         self.bar.set_postfix_str(
-            f"loss {loss:.3f}, top-1 {top1:.1f} %, {images_per_second:.0f} images/s, {duration(self.left)} left in all"
+            f"loss {means['loss']:.3f}, top-1 {means['train_top1']:.1f} %, {images_per_second:.0f} images/s, "
+            f"{duration(self.left)} left in all"
         )
 
     def close_epoch(self) -> None:
         self.bar.close()
+
+    def epoch(self, line: dict, setup: Setup) -> None:
+        """A line of metrics.jsonl."""
+        losses = f"loss {line['loss']:.3f}"
+        if setup.method != "original":
+            losses += f" = {line['cross_entropy']:.3f} + {line['distill_loss']:.3f}"
+        self.say(
+            f"epoch {line['epoch']:3d}/{setup.epochs}  {losses}  train top-1 {line['train_top1']:.2f} %  "
+            f"test top-1 {line['test_top1']:.2f} %, top-5 {line['test_top5']:.2f} %  lr {line['lr']:g}  "
+            f"{line['images_per_second']:.0f} images/s  {duration(self.left)} left"
+        )
 
     @property
     def left(self) -> float:
@@ -47,28 +64,89 @@ class Progress:
         return (time.monotonic() - self.started) / max(self.done, 1) * (self.steps - self.done)
 
 
-def duration(seconds: float) -> str:
-    """For people: "42 s", "3 min 05 s", "2 h 10 min"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+class Pace:
+    """The peak memory of the first step and the images a second after warm-up.
+
+    The caller reads a value from the device at each of `sync_steps`, steps of the running epoch, so that its clock and
+    the device's agree. steps: those still to be trained; first: those of the epoch that are done.
+    """
+
+    def __init__(self, batch_size: int, epoch_steps: int, steps: int, first: int = 0) -> None:
+        self.batch_size, self.steps, self.first = batch_size, steps, first
+        last = min(MEASURED, epoch_steps - first)
+        self.sync_steps = {first + each for each in (1, min(WARM_UP, last - 1), last) if each > 0}
+        self.started, self.memory = (first, time.monotonic()), 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def look(self, step: int) -> str | None:
+        """To be called after the steps in `sync_steps`; after the last of them, what to say."""
+        now = (step, time.monotonic())
+        if step == self.first + 1:
+            self.memory = peak_memory()
+        if step < max(self.sync_steps):
+            self.started = now
+            return None
+        steps, seconds = (after - before for before, after in zip(self.started, now, strict=True))
+        pace = steps * self.batch_size / seconds
+        left = self.steps * self.batch_size / pace
+        timed = f"steps {self.started[0] + 1} to {step}"
+        return (
+            f"  pace       {pace:.3g} images/s ({timed}): about {duration(left)} of training to come, tests apart\n"
+            f"  memory     {self.memory / 2**30:.2f} GiB at the peak of the first step, of "
+            f"{'the GPU' if torch.cuda.is_available() else 'this process, all that it has loaded included'}"
+        )
 
 
-def millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M"
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one, else of this process, all that it has loaded included."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def epoch_line(line: dict, setup: Setup, left: float) -> str:
-    losses = f"loss {line['loss']:.3f}"
-    if setup.method != "original":
-        losses += f" = {line['cross_entropy']:.3f} + {line['distill_loss']:.3f}"
+def header(of: Components, folder: Path) -> str:
+    """What is about to run, where, and its plan."""
+    setup, train, test = of.setup, of.train_loader, of.test_loader
+    left_out = [*getattr(train.images, "left_out", ()), *getattr(test.images, "left_out", ())]
+    tests = "an unknown number of" if test.expected is None else f"{test.expected:,}"
+    stream = "; a stream: shuffled within a buffer, and resumed approximately" if of.run.streaming else ""
     return (
-        f"epoch {line['epoch']:3d}/{setup.epochs}  {losses}  train top-1 {line['train_top1']:.2f} %  "
-        f"test top-1 {line['test_top1']:.2f} %, top-5 {line['test_top5']:.2f} %  lr {line['lr']:g}  "
-        f"{line['images_per_second']:.0f} images/s  {duration(left)} left"
+        f"{setup.name}, {setup.method}: {len(train.images):,} training and {tests} test images"
+        f"{''.join(f', {each}, left out' for each in left_out)}{stream}; {describe_devices(of.accelerator)}; "
+        f"{folder}\n{plan(of)}"
     )
+
+
+def plan(of: Components) -> str:
+    """Parameters and feature shapes of teacher, student and connectors, and how the steps are made up."""
+    setup, world, steps = of.setup, of.accelerator.num_processes, len(of.train_loader)
+    lines, connectors, shapes = [], of.method.connectors, {}
+    for role, net, network in (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student)):
+        if network is not None:
+            shapes[role] = ["x".join(map(str, shape)) for shape in feature_shapes(net, setup.image_size)]
+            size = millions(parameters(network))
+            lines.append(f"  {role:11}{net} ({size} parameters), features {', '.join(shapes[role])}")
+    if len(connectors):
+        maps = ", ".join(map(" -> ".join, zip(shapes["student"], shapes["teacher"], strict=True)))
+        lines.append(f"  connectors {maps} ({millions(parameters(connectors))} parameters, thrown away afterwards)")
+    parts = f" in {of.run.gradient_accumulation_steps} parts" if of.run.gradient_accumulation_steps > 1 else ""
+    lines.append(
+        f"  steps      {setup.epochs} epochs x {steps:,} = {setup.epochs * steps:,}, each of {setup.batch_size} images"
+        f" ({world} x {setup.batch_size // world}{parts})"
+    )
+    return "\n".join(lines)
+
+
+def resumed(state: State, processes: int) -> str:
+    words = f"resumed {state.where}"
+    if state.processes != processes:
+        words += (
+            f"; it ran on {state.processes} process{'es' * (state.processes > 1)} before and on {processes} now: the "
+            f"same images in the same order, but not the same to the last bit, as BatchNorm takes its statistics over "
+            f"other shares of a batch"
+        )
+    return words
 
 
 def result_lines(setup: Setup, seed: int, final: dict, best: dict, folder: Path) -> str:
@@ -78,12 +156,7 @@ def result_lines(setup: Setup, seed: int, final: dict, best: dict, folder: Path)
         f"top-1 error {100 - final['test_top1']:.2f} %, top-5 {100 - final['test_top5']:.2f} % (final); "
         f"{100 - best['test_top1']:.2f} %, {100 - best['test_top5']:.2f} % (best, epoch {best['epoch']})"
     ]
-    if setup.published:
-        paper = setup.published
-        models = "median of 5 final models" if paper.rule == "final" else "best epoch"
-        top5 = paper.top5 or (None, None, None)
-        names = ("distilled", "student alone", "teacher")
-        pairs = zip(names, (paper.distilled, paper.student, paper.teacher), (top5[2], top5[1], top5[0]), strict=True)
-        errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in pairs)
-        lines.append(f"published top-1{' / top-5' if paper.top5 else ''} error: {', '.join(errors)} ({models})")
+    if paper := setup.published:
+        errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in paper.rows())
+        lines.append(f"published top-1{' / top-5' if paper.top5 else ''} error: {', '.join(errors)} ({paper.models})")
     return "\n".join([*lines, f"final student: {folder / 'final'}   best student: {folder / 'best'}"])

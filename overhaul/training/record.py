@@ -1,29 +1,46 @@
-"""The record of a run: all that a result must be told with, as plain values."""
+"""What a run ends with: its result, and the record of all that a result must be told with, as plain values."""
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from overhaul.data import sources
-from overhaul.options import Run
-from overhaul.report.tables import parameters
+from overhaul.models import parameters
+from overhaul.run.folder import best_line
 from overhaul.run.state import State
 from overhaul.setups import Net
 from overhaul.system.accelerator import describe_devices
-from overhaul.training.build import Job
+from overhaul.training.build import Components
 
 PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
 ELSEWHERE = ("name", "method", "data", "teacher", "student", "num_classes", "published")  # of a setup
 HOW = ("seed", "gradient_accumulation_steps", "sync_bn", "compile", "comm_hook", "streaming", "skip_broken")
 
 
-def make_record(job: Job, run: Run, state: State) -> dict:
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. metrics: the lines of its metrics.jsonl; teacher_top1: percent, or None without a teacher."""
+
+    folder: Path
+    metrics: list[dict]
+    teacher_top1: float | None
+
+    @property
+    def final(self) -> dict:
+        return self.metrics[-1]
+
+    @property
+    def best(self) -> dict:
+        return best_line(self.metrics)
+
+
+def make_record(of: Components, state: State) -> dict:
     """Of a run that begins or goes on. Of local paths only the last name is kept."""
-    setup, origin = job.setup, job.origin
+    setup, origin = of.setup, of.teacher_weights
     recipe = {key: value for key, value in asdict(setup).items() if key not in ELSEWHERE}
-    how = {key: getattr(run, key) for key in HOW}
-    how |= {"mixed_precision": job.accelerator.mixed_precision, "hardware": describe_devices(job.accelerator)}
+    how = {key: getattr(of.run, key) for key in HOW}
+    how |= {"mixed_precision": of.accelerator.mixed_precision, "hardware": describe_devices(of.accelerator)}
     teacher = origin and {
         **describe(setup.teacher),
         "source": origin.source if origin.revision or origin.source == "torchvision" else Path(origin.source).name,
@@ -36,7 +53,7 @@ def make_record(job: Job, run: Run, state: State) -> dict:
         "method": setup.method,
         "teacher": teacher,
         "student": describe(setup.student),
-        "data": describe_data(job, run),
+        "data": describe_data(of),
         "recipe": recipe,
         "changes_of_length": state.lengths,
         "run": how,
@@ -49,9 +66,9 @@ def describe(net: Net) -> dict:
     return {"family": net.family, "kwargs": net.kwargs, "parameters": parameters(net)}
 
 
-def describe_data(job: Job, run: Run) -> dict:
-    data, images, tests = job.setup.data, job.train_loader.images, job.test_loader
-    local = bool(run.data_path) or Path(data).is_dir()
+def describe_data(of: Components) -> dict:
+    data, images, tests = of.setup.data, of.train_loader.images, of.test_loader
+    local = bool(of.run.data_path) or Path(data).is_dir()
     known = sources.HUB_IDS.get(data)
     return {
         "name": Path(data).name if local and not known else data,

@@ -1,211 +1,200 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from pathlib import Path
 
-import torch
+from accelerate.utils import gather_object
+from torch import nn
 
-from overhaul.data.streaming import TrainStream
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
 from overhaul.options import Run
-from overhaul.run import folder as run_folder
-from overhaul.run.checkpointer import Keeper
-from overhaul.run.folder import Claim
-from overhaul.run.state import State, resume
+from overhaul.run.checkpointer import Checkpointer
+from overhaul.run.folder import RunFolder, configuration, flatten, unless_restarted
+from overhaul.run.state import State
 from overhaul.setups import Setup
-from overhaul.system import accelerator as engine
-from overhaul.system.preemption import Told, Watch, listening, stop_with_launcher
-from overhaul.training.build import Job, make_job
-from overhaul.training.optimisation import begin_epoch, losses, training_step
-from overhaul.training.plan import Pace, plan_lines
-from overhaul.training.progress import Progress, epoch_line, result_lines
-from overhaul.training.record import make_record
+from overhaul.system import accelerator as system
+from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
+from overhaul.training.build import Components, build
+from overhaul.training.evaluation import evaluate
+from overhaul.training.metrics import Meter, check_means, check_weights
+from overhaul.training.optimisation import begin_epoch, training_step
+from overhaul.training.progress import Pace, Progress, header, result_lines, resumed
+from overhaul.training.record import Result, make_record
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. metrics: the lines of its metrics.jsonl; teacher_top1: percent, or None without a teacher."""
-
-    folder: Path
-    metrics: list[dict]
-    teacher_top1: float | None
-
-    @property
-    def final(self) -> dict:
-        return self.metrics[-1]
-
-    @property
-    def best(self) -> dict:
-        return run_folder.best_line(self.metrics)
-
-
 @deaths_explained()
-def train(setup: Setup, run: Run) -> Result:
+def train(setup: Setup, run: Run, show: bool = False) -> Result:
     """Train a setup to its end, going on from the folder's newest checkpoint if there is one.
 
-    Raises ValueError, with what to do, for whatever the user can mend; an earlier run in the folder is left whole.
-    Told to stop by SIGTERM or SIGUSR1 it saves its state and raises Preempted, a SystemExit. With run.dry_run it stops
-    after the first few steps, has written nothing, and the Result has no metrics.
+    show: tell of it on stdout. Raises UserError, with what to do, for whatever the user can mend; an earlier run in the
+    folder is left whole. Under the command, SIGTERM or SIGUSR1 makes it save its state and raise Preempted, a
+    SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
-    engine.keep_memory()
-    folder = run_folder.output_dir(setup, run)
+    system.keep_memory()
     if run.dry_run:
-        return rehearse(make_job(setup, run, engine.start(run, folder)), run, folder)
-    run = run_folder.unless_restarted(run)
-    setup = replace(setup, epochs=run.new_epochs or setup.epochs)
-    watch = Watch()
+        folder = RunFolder.of(setup, run)
+        return Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show).dry_run()
+    run = unless_restarted(run)
     stop_with_launcher()
-    with listening(watch.hear), Claim(folder, run) as claim, engine.losses_explained(run.timeout_minutes):
-        accelerator = engine.start(run, folder)
-        job = make_job(setup, run, accelerator)
-        keeper = take_up(job, run, claim, watch)
-        publisher = Publisher(run, folder, accelerator.is_main_process)
-        progress = Progress(accelerator.is_main_process, keeper.steps_left)
-        introduce(job, run, keeper.state, folder, progress)
-        watch.arm(accelerator.num_processes, timedelta(minutes=run.timeout_minutes))
+    with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
+        trainer = Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show, stop=stop)
+        trainer.resume_or_start()
+        trainer.train()
+    return trainer.finish()
+
+
+@dataclass(kw_only=True)
+class Trainer(Components):
+    """The loop over what was built, with the run's state, checkpoints and metrics, and words for people."""
+
+    folder: RunFolder
+    show: bool
+    stop: StopSignal = field(default_factory=StopSignal)
+
+    def __post_init__(self) -> None:
+        self.state, self.meter = State(epochs=self.setup.epochs), Meter(self.accelerator)
+        self.checkpointer = self.publisher = system.Nobody()
+
+    def resume_or_start(self) -> None:
+        """Go on with the run in the folder, or begin one; see Checkpointer.resume_or_start."""
+        accelerator, setup, run, folder = self.accelerator, self.setup, self.run, self.folder
+        config = configuration(setup, run, accelerator.mixed_precision)
+        teacher = self.teacher_weights and self.teacher_weights.sha256
+        fresh = State(epochs=setup.epochs, data=self.train_loader.images.fingerprint, teacher=teacher)
+        how = config, fresh, self.student_files, self.warm_up_ddp
+        self.checkpointer = Checkpointer.resume_or_start(accelerator, folder, run, *how)
+        self.state = self.checkpointer.state
+        if run.tracker:
+            how = flatten(config), folder.path.name, self.state.epoch, self.state.tracker_id
+            system.start_tracker(accelerator, run.tracker, *how)
+        system.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
+        self.publisher = system.of_main(accelerator, lambda: Publisher(run, folder))
+        self.log_start()
+
+    def log_start(self) -> None:
+        """Say what is about to run; measure the teacher, which every epoch stands on; write the run's record."""
+        self.open_progress()
+        if self.teacher is not None:
+            if self.state.teacher_top1 is None:
+                self.state.teacher_top1 = self.evaluate(self.teacher)["top1"]
+                self.teacher.train()
+            self.progress.say(f"teacher {self.setup.teacher.weights}: test top-1 {self.state.teacher_top1:.2f} %")
+        system.on_main(self.accelerator, lambda: self.folder.write_record(make_record(self, self.state)))
+        if self.state.epoch or self.state.step:
+            self.progress.say(resumed(self.state, self.accelerator.num_processes))
+
+    def open_progress(self) -> None:
+        state, steps = self.state, len(self.train_loader)
+        left = (state.epochs - state.epoch) * steps - state.step
+        self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
+        self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
+        self.progress.say(header(self, self.folder.path))
+
+    def train(self) -> None:
+        """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
+        self.stop.arm(self.accelerator.num_processes, timedelta(minutes=self.run.timeout_minutes))
         try:
-            train_epochs(job, keeper, publisher, progress)
-            watch.any()
-        except Told:
-            progress.close_epoch()
-            keeper.stop()
-        watch.disarm()
-        keeper.finish()
-        engine.end(accelerator)
-    result = Result(folder, keeper.state.metrics, keeper.state.teacher_top1)
-    progress.say(result_lines(job.setup, run.seed, result.final, result.best, folder))
-    if address := publisher.finish():
-        progress.say(f"pushed: {address}")
-    return result
+            while self.state.epoch < self.setup.epochs:
+                trained = self.train_epoch()
+                check_weights(self.model, self.state, self.setup, self.folder.path)
+                self.finish_epoch(trained, self.evaluate(self.student))
+            self.stop.check()
+        except StopRequested:
+            self.progress.close_epoch()
+            self.save(then="")
+            system.end(self.accelerator)
+            self.checkpointer.stop(self.stop.received)
+        self.stop.disarm()
+        self.checkpointer.finish()
+        system.end(self.accelerator)
 
+    def train_epoch(self, steps: int | None = None) -> dict:
+        """What is left of an epoch, or the first steps of it; the epoch's means, learning rate and speed."""
+        setup, state, loader, device = self.setup, self.state, self.train_loader, self.accelerator.device
+        lr = begin_epoch(self.optimizer, setup, state.epoch, state.step)
+        self.open_epoch()
+        networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
+        how = setup.distill_weight, self.run.gradient_accumulation_steps
+        for images, labels in islice(loader, steps):
+            images, labels = self.normalize(images), labels.to(device, non_blocking=True)
+            logits, cross_entropy, distill_loss = training_step(*networks, images, labels, *how)
+            state.step += 1
+            self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
+            self.after_step()
+        self.progress.close_epoch()
+        self.pace = None
+        means, seconds = self.read_means(), self.meter.seconds
+        seen = means.pop("images")
+        return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
 
-def take_up(job: Job, run: Run, claim: Claim, watch: Watch) -> Keeper:
-    """Begin the run in the folder, or go on with it."""
-    accelerator, folder, images = job.accelerator, claim.folder, job.train_loader.images
-    config = engine.open_folder(accelerator, claim, job.setup, run)
-    teacher = job.origin and job.origin.sha256
-    fresh = State(epochs=job.setup.epochs, data=images.fingerprint, teacher=teacher)
-    state, newest = resume(accelerator, folder, fresh, before=lambda: settle(job))
-    engine.begin(accelerator, folder, config, run, state.epoch, state.tracker_id)
-    if newest and accelerator.is_main_process:
-        with run_folder.writing(folder):
-            run_folder.write_metrics(folder, state.metrics)
-    engine.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
-    return Keeper(job, run, folder, state, watch, newest)
+    def open_epoch(self) -> None:
+        """Take up the epoch where the state says that it is."""
+        accelerator, state, loader = self.accelerator, self.state, self.train_loader
+        kept = state.share_of(accelerator.process_index, accelerator.num_processes)
+        self.meter = Meter(accelerator, kept)
+        loader.set_epoch(state.epoch, state.step, kept["broken"] if kept else ())
+        self.model.train()
+        self.progress.open_epoch(f"epoch {state.epoch + 1}/{self.setup.epochs}", len(loader), state.step)
 
+    def after_step(self) -> None:
+        """Show how it goes, and save where it is time to; StopRequested once any process has been told to stop."""
+        step, sync_steps = self.state.step, self.pace.sync_steps if self.pace else {1}
+        self.progress.step()
+        if step % READ_EVERY == 0 or step in sync_steps:
+            means = self.read_means()
+            self.progress.show(means, means["images"] / self.meter.seconds)
+            if self.pace and step in sync_steps and (words := self.pace.look(step)):
+                self.progress.say(words)
+        if self.stop.check(self.checkpointer.due(self.state.epoch * len(self.train_loader) + step)):
+            self.save()
 
-def settle(job: Job) -> None:
-    """Let DistributedDataParallel lay out its buckets as they are after the first step of a run.
+    def finish_epoch(self, trained: dict, tested: dict) -> None:
+        """Write down what an epoch brought, and tell of it."""
+        tests, state = {"test_top1": tested["top1"], "test_top5": tested["top5"]}, self.state
+        state.metrics.append({"epoch": state.epoch + 1, **trained, **tests})
+        state.step, state.running = 0, None
+        self.checkpointer.keep_best()
+        self.save()
+        system.log(self.accelerator, state.metrics[-1])
+        self.publisher.after_epoch(state.epoch, self.setup.epochs, self.student_files)
+        self.progress.epoch(state.metrics[-1], self.setup)
 
-    Of more than two processes, the order in which gradients are summed depends on it. The step leaves BatchNorm
-    statistics behind, which a checkpoint then replaces.
-    """
-    setup, accelerator = job.setup, job.accelerator
-    if accelerator.num_processes > 2:
-        share = setup.batch_size // accelerator.num_processes // job.parts
-        images = torch.zeros(share, 3, setup.image_size, setup.image_size, device=accelerator.device)
-        labels = torch.zeros(share, dtype=torch.int64, device=accelerator.device)
-        images = images.to(memory_format=torch.channels_last)
-        results = losses(job.model, job.teach, images, labels, setup.distill_weight)
-        accelerator.backward(results[1] + results[2])
-        job.optimizer.zero_grad()
+    def evaluate(self, net: nn.Module) -> dict:
+        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
+        in_step = self.stop.in_step if self.stop.armed else iter
+        return evaluate(net, self.test_loader, self.normalize, self.accelerator, in_step)
 
+    def read_means(self) -> dict:
+        """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
+        means = self.meter.read(len(self.train_loader.broken))
+        return check_means(means, self.train_loader, self.state.epoch, self.setup, self.folder.path)
 
-def train_epochs(job: Job, keeper: Keeper, publisher: Publisher, progress: Progress) -> None:
-    """The epochs that are still to come; Told, on all processes, once any has been told to stop."""
-    setup, state = job.setup, keeper.state
-    pace = Pace(job, keeper.steps_left, first=state.step)
-    while state.epoch < setup.epochs:
-        trained = train_epoch(job, keeper, progress, pace)
-        pace = None
-        keeper.check_weights()
-        tested = job.evaluate(job.student, keeper.watch.rounds)
-        keeper.after_epoch({**trained, "test_top1": tested["top1"], "test_top5": tested["top5"]})
-        publisher.after_epoch(job, state.epoch)
-        progress.say(epoch_line(state.metrics[-1], setup, progress.left))
+    def save(self, **how) -> None:
+        """Write the state down, with each process's part of it, unless that has been done; see Checkpointer.save."""
+        if self.checkpointer.saved:
+            return
+        if self.state.step:
+            self.read_means()
+            check_weights(self.model, self.state, self.setup, self.folder.path)
+            self.state.running = gather_object([{**self.meter.state(), "broken": sorted(self.train_loader.broken)}])
+        self.checkpointer.save(**how)
 
+    def dry_run(self) -> Result:
+        """The plan and the first few steps, which leave nothing behind."""
+        self.open_progress()
+        self.train_epoch(steps=max(self.pace.sync_steps))
+        self.accelerator.end_training()
+        self.progress.say("dry run: stopped here, nothing was written")
+        return Result(self.folder.path, [], None)
 
-def rehearse(job: Job, run: Run, folder: Path) -> Result:
-    """The plan and the first few steps of a run, which leave nothing behind."""
-    progress = Progress(job.accelerator.is_main_process, 0)
-    progress.say(opening(job, folder) + "\n" + plan_lines(job))
-    keeper = Keeper(job, run, folder, State(epochs=job.setup.epochs), Watch())
-    pace = Pace(job, keeper.steps_left)
-    train_epoch(job, keeper, progress, pace, steps=max(pace.looks))
-    job.accelerator.end_training()
-    progress.say("dry run: stopped here, nothing was written")
-    return Result(folder, [], None)
-
-
-def introduce(job: Job, run: Run, state: State, folder: Path, progress: Progress) -> None:
-    """Say what is about to run; measure the teacher, which every later epoch stands on; write the run's record."""
-    setup = job.setup
-    progress.say(opening(job, folder) + "\n" + plan_lines(job))
-    if job.teacher is not None:
-        if state.teacher_top1 is None:
-            state.teacher_top1 = job.evaluate(job.teacher)["top1"]
-            job.teacher.train()
-        progress.say(f"teacher {setup.teacher.weights}: test top-1 {state.teacher_top1:.2f} %")
-    if job.accelerator.is_main_process:
-        with run_folder.writing(folder):
-            run_folder.write_record(folder, make_record(job, run, state))
-    if state.epoch or state.step:
-        progress.say(resumed(state, job.accelerator.num_processes))
-
-
-def resumed(state: State, processes: int) -> str:
-    words = f"resumed {state.where}"
-    if state.processes != processes:
-        words += (
-            f"; it ran on {state.processes} process{'es' * (state.processes > 1)} before and on {processes} now: the "
-            f"same images in the same order, but not the same to the last bit, as BatchNorm takes its statistics over "
-            f"other shares of a batch"
-        )
-    return words
-
-
-def opening(job: Job, folder: Path) -> str:
-    setup, train, test = job.setup, job.train_loader, job.test_loader
-    left_out = [*getattr(train.images, "left_out", ()), *getattr(test.images, "left_out", ())]
-    tests = "an unknown number of" if test.expected is None else f"{test.expected:,}"
-    stream = "; a stream: shuffled within a buffer, and resumed approximately" if isinstance(train, TrainStream) else ""
-    return (
-        f"{setup.name}, {setup.method}: {len(train.images):,} training and {tests} test images"
-        f"{''.join(f', {each}, left out' for each in left_out)}{stream}; {engine.describe_devices(job.accelerator)}; "
-        f"{folder}"
-    )
-
-
-def train_epoch(
-    job: Job, keeper: Keeper, progress: Progress, pace: Pace | None = None, steps: int | None = None
-) -> dict:
-    """What is left of an epoch, or the first steps of it; the epoch's means, learning rate and speed."""
-    setup, loader, state = job.setup, job.train_loader, keeper.state
-    looks = pace.looks if pace else {1}
-    lr = begin_epoch(job.optimizer, setup, state.epoch, state.step)
-    keeper.open_epoch()
-    job.model.train()
-    progress.open_epoch(f"epoch {state.epoch + 1}/{setup.epochs}", len(loader), state.step)
-    for images, labels in islice(loader, steps):
-        images, labels = job.normalize(images), labels.to(job.accelerator.device, non_blocking=True)
-        logits, cross_entropy, distill_loss = training_step(
-            job.accelerator, job.model, job.teach, job.optimizer, images, labels, setup.distill_weight, job.parts
-        )
-        state.step += 1
-        keeper.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
-        progress.step()
-        if state.step % READ_EVERY == 0 or state.step in looks:
-            means = keeper.read_means()
-            progress.show(means["loss"], means["train_top1"], means["images"] / keeper.meter.seconds)
-            if pace and state.step in looks and (words := pace.look(state.step)):
-                progress.say(words)
-        keeper.after_step()
-    progress.close_epoch()
-    means, seconds = keeper.read_means(), keeper.meter.seconds
-    seen = means.pop("images")
-    return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
+    def finish(self) -> Result:
+        """The result of a run that has ended, which is told and pushed."""
+        result = Result(self.folder.path, self.state.metrics, self.state.teacher_top1)
+        self.progress.say(result_lines(self.setup, self.run.seed, result.final, result.best, result.folder))
+        if address := self.publisher.finish():
+            self.progress.say(f"pushed: {address}")
+        return result

@@ -1,0 +1,249 @@
+"""What the package does, as functions of a notebook; the commands are these functions. Imports without torch.
+
+They take plain values by name, return values and print nothing. What the user can mend is raised as a UserError, which
+is a ValueError.
+"""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from overhaul.options import Compile, DataOptions, Precision, Run
+from overhaul.setups import SETUPS, Setup, get
+from overhaul.system.messages import UserError, nearest
+from overhaul.system.signatures import takes
+
+if TYPE_CHECKING:
+    from overhaul.models import Backbone
+    from overhaul.training.record import Result
+
+HIDDEN = ("name", "published")  # of a Setup's fields: what names a row and what the paper says of it
+
+
+def load(source: str, revision: str | None = None) -> "Backbone":
+    """A trained network in eval mode.
+
+    Args:
+        source: a run's or student's folder, a checkpoint file, or USER/REPO on the Hub
+        revision: a branch, tag or commit of a repository on the Hub
+    """
+    from overhaul.hub import weights
+
+    return weights.load(f"{source}@{revision}" if revision else source)
+
+
+@takes(Setup, Run, hidden=HIDDEN, of_row=Setup)
+def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
+    """Train a setup: distil a student, train it alone, or train a teacher; a run in its folder is gone on with.
+
+    Returns the Result: its folder, the lines of its metrics.jsonl (.metrics, .final, .best), and the teacher's top-1
+    accuracy in percent. An interrupted run goes on with the same call. Raises UserError for what the user can mend.
+
+    Args:
+        setup: a row of SETUPS, by its name or changed
+        show: tell of it on stdout, with a bar on a terminal, as the command does
+    """
+    setup, run = settings(setup, changes)
+    from overhaul.training.trainer import train
+
+    return train(setup, run, show)
+
+
+def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
+    """A row with the changes that are its fields, and a Run of those that are not."""
+    setup = get(setup) if isinstance(setup, str) else setup
+    known = [field.name for field in fields(Setup) if field.name not in HIDDEN]
+    runs = [field.name for field in fields(Run)]
+    for name in changes:
+        if name not in (*known, *runs):
+            raise UserError(f"train has no setting {name}{nearest(name, (*known, *runs))}")
+    recipe = {name: value for name, value in changes.items() if name in known}
+    if isinstance(recipe.get("teacher"), (str, Path)):
+        if setup.teacher is None:
+            raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
+        recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
+    return replace(setup, **recipe), Run(**{name: value for name, value in changes.items() if name in runs})
+
+
+@takes(DataOptions)
+def evaluate(
+    source: str, *, data: str, mixed_precision: Precision | None = None, setup: str | None = None, **options
+) -> dict:
+    """Top-1 and top-5 accuracy in percent on the test split: {"top1", "top5", "images"}.
+
+    Args:
+        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
+        data: cifar10, cifar100, imagenet, digits, a Hub id or a folder
+        mixed_precision: no, bf16 or fp16 (a GPU)
+        setup: whose image size, mean and std to use where the source does not say them
+    """
+    options, like = DataOptions(**options), get(setup) if setup else None
+    from overhaul.training.evaluation import evaluate_source
+
+    return evaluate_source(str(source), str(data), options, like, mixed_precision)
+
+
+def predict(source: str, images: list[str], *, top: int = 5, setup: str | None = None) -> list[dict]:
+    """The most probable classes of image files, an {"image", "classes": [[name, probability], ...]} each.
+
+    Args:
+        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
+        images: image files
+        top: how many classes to show
+        setup: whose image size, mean and std to use where the source does not say them
+    """
+    like = get(setup) if setup else None
+    from overhaul.training.evaluation import predict
+
+    return predict(str(source), [images] if isinstance(images, (str, Path)) else images, top, like)
+
+
+def pull(source: str, *, out: str) -> dict:
+    """Copy a student from the Hub into a new folder: {"folder", "repo", "revision": the commit, "left_out": files}.
+
+    Args:
+        source: USER/REPO[@REVISION] on the Hub
+        out: the folder to make
+    """
+    from overhaul.hub import weights
+
+    return weights.pull(source, out)
+
+
+def push(run: str, repo: str, *, private: bool = False, best: bool = False) -> str:
+    """Send a run's student to the Hub, with its model card, and return the commit's address.
+
+    Args:
+        run: the folder of a run
+        repo: USER/REPO on the Hub; made if it is not there
+        private: make the repository private, if it is not there yet
+        best: the student of the best epoch in place of the final one
+    """
+    from overhaul.hub import publish
+
+    return publish.push(run, repo, private, best)
+
+
+def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: str) -> dict:
+    """Write a bare student as one file: {"file", "format", "bytes", "difference", "size", "mean", "std"}.
+
+    difference: of the logits of random images from the original's, as a share of the largest. size: of the images.
+
+    Args:
+        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
+        format: safetensors, pt2 (torch.export) or onnx
+        out: the file to write
+    """
+    from overhaul.hub.export import export
+
+    return export(str(source), format, out)
+
+
+@takes(DataOptions)
+def prepare(
+    *, data: str, out: str, num_classes: int | None = None, short_side: int | None = None, quality: int = 90, **options
+) -> dict:
+    """Write a data set as sharded parquet: {"folder", "train", "validation": images, "left_out": broken ones}.
+
+    Args:
+        data: imagenet, cifar10, cifar100, a Hub id or a folder
+        out: the folder to write to; training takes it as data_path
+        num_classes: where the labels are plain numbers
+        short_side: make larger images smaller: JPEGs of this short side in pixels
+        quality: of those JPEGs, 1 to 100
+    """
+    options = DataOptions(**options)
+    from overhaul.data.prepare import Preparation
+
+    return Preparation(str(data), options, out, num_classes, short_side, quality).write()
+
+
+def bench(
+    *,
+    setup: str = "cifar_c",
+    mixed_precision: Precision = "no",
+    compile: Compile = "no",
+    batch_size: int | None = None,
+    steps: int = 10,
+) -> dict:
+    """Where a training step goes, and how near it comes to the machine's best; see overhaul.bench.bench.
+
+    Args:
+        setup: whose networks and batch size
+        mixed_precision: no, bf16 or fp16 (a GPU)
+        compile: no, default or max
+        batch_size: in place of the setup's own
+        steps: how many steps are timed
+    """
+    if steps < 1:
+        raise UserError(f"--steps must be at least 1, not {steps}")
+    row, run = get(setup), Run(mixed_precision=mixed_precision, compile=compile)
+    from overhaul.bench import bench
+
+    return bench(row, run, batch_size, steps)
+
+
+def bench_data(*, imagenet: str | None = None, cifar100: str | None = None, seconds: float = 20) -> list[dict]:
+    """Images a second of one core; see overhaul.data.bench.bench_data.
+
+    Args:
+        imagenet: a local copy of ImageNet or a part of it; synthetic JPEGs without one
+        cifar100: a local copy of CIFAR-100; synthetic images without one
+        seconds: how long each is measured in all
+    """
+    if not 0 < seconds < 1e6:
+        raise UserError(f"--seconds must be above 0, not {seconds}")
+    from overhaul.data.bench import bench_data
+
+    return bench_data(imagenet, cifar100, seconds)
+
+
+def setups() -> list[dict]:
+    """The rows of SETUPS: {"setup", "method", "teacher", "student", "parameters", "data", ...} each.
+
+    parameters: of teacher and student. published: the paper's top-1 errors in percent, or None.
+    """
+    from overhaul.models import parameters
+
+    nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
+    counts = {name: parameters(net) for name, net in nets.items()}
+    return [
+        {
+            "setup": row.name,
+            "method": row.method,
+            "teacher": row.teacher and row.teacher.title,
+            "student": row.student.title,
+            "parameters": [counts[str(net)] for net in (row.teacher, row.student) if net],
+            "data": row.data,
+            "epochs": row.epochs,
+            "batch_size": row.batch_size,
+            "published": row.published and asdict(row.published),
+        }
+        for row in SETUPS.values()
+    ]
+
+
+def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = False) -> list[dict]:
+    """Train a teacher, a student alone and a distilled one on handwritten digits, or go on with what is there.
+
+    Returns a {"network", "parameters", "test_top1", "seconds", "folder"} for each of the three.
+
+    Args:
+        output_dir: the folder of the three runs
+        epochs: of each run, in place of its own
+        show: tell of them on stdout
+    """
+    from overhaul.models import parameters
+
+    lines, teacher = [], None
+    kinds = (("teacher", "digits_teacher", "original"), ("student, original", "digits", "original"))
+    for name, setup, method in (*kinds, ("student, overhaul", "digits", "overhaul")):
+        row = SETUPS[setup]
+        how = {"teacher": str(teacher)} if method == "overhaul" else {}
+        folder = Path(output_dir) / f"{setup}-{method}-seed0"
+        result = train(setup, method=method, epochs=epochs or row.epochs, output_dir=str(folder), show=show, **how)
+        teacher = teacher or result.folder
+        line = {"network": name, "parameters": parameters(row.student), "test_top1": result.final["test_top1"]}
+        seconds = sum(each["seconds"] for each in result.metrics)
+        lines.append({**line, "seconds": seconds, "folder": str(result.folder)})
+    return lines
