@@ -8,8 +8,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from overhaul.options import Compile, DataOptions, Precision, Run
-from overhaul.setups import SETUPS, Setup, get
+from overhaul.options import Compile, DataOptions, Precision, Run, default_folder
+from overhaul.recipe import Setup
+from overhaul.setups import SETUPS, get
 from overhaul.system.messages import UserError, nearest
 from overhaul.system.signatures import takes
 
@@ -27,9 +28,9 @@ def load(source: str, revision: str | None = None) -> "Backbone":
         source: a run's or student's folder, a checkpoint file, or USER/REPO on the Hub
         revision: a branch, tag or commit of a repository on the Hub
     """
-    from overhaul.hub import weights
+    from overhaul import hub
 
-    return weights.load(f"{source}@{revision}" if revision else source)
+    return hub.load(f"{source}@{revision}" if revision else source)
 
 
 @takes(Setup, Run, hidden=HIDDEN, of_row=Setup)
@@ -239,10 +240,11 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = Fa
     kinds = (("teacher", "digits_teacher", "original"), ("student, original", "digits", "original"))
     for name, setup, method in (*kinds, ("student, overhaul", "digits", "overhaul")):
         row = SETUPS[setup]
-        how = {"teacher": str(teacher)} if method == "overhaul" else {}
-        folder = Path(output_dir) / f"{setup}-{method}-seed0"
-        result = train(setup, method=method, epochs=epochs or row.epochs, output_dir=str(folder), show=show, **how)
-        teacher = teacher or result.folder
+        how = {"epochs": epochs or row.epochs, "output_dir": default_folder(setup, method, 0, under=output_dir)}
+        if method == "overhaul":
+            how["teacher"] = teacher
+        result = train(setup, method=method, show=show, **how)
+        teacher = teacher or str(result.folder)
         line = {"network": name, "parameters": parameters(row.student), "test_top1": result.final["test_top1"]}
         seconds = sum(each["seconds"] for each in result.metrics)
         lines.append({**line, "seconds": seconds, "folder": str(result.folder)})

@@ -15,7 +15,8 @@ from overhaul.data.bench import endless_batches, made_up
 from overhaul.data.loaders import Normalize, TrainLoader
 from overhaul.data.workers import count_workers
 from overhaul.options import Run
-from overhaul.setups import Setup, get
+from overhaul.recipe import Setup
+from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
 from overhaul.training.build import check_shares, start_accelerator

@@ -137,6 +137,6 @@ def choices(of: type) -> dict[str, tuple[str, ...]]:
     return {name: get_args(kind) for name, types in kinds.items() for kind in types if get_origin(kind) is Literal}
 
 
-def default_folder(setup: str, method: str, seed: int) -> str:
+def default_folder(setup: str, method: str, seed: int, under: str = "runs") -> str:
     """Where a run is kept that names no folder."""
-    return f"runs/{setup}-{method}-seed{seed}"
+    return f"{under}/{setup}-{method}-seed{seed}"

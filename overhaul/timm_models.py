@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from overhaul import models
 from overhaul.hub.config import student_config
-from overhaul.setups import SETUPS, Net
+from overhaul.recipe import Net
+from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError
 
 try:

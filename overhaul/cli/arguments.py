@@ -14,7 +14,8 @@ import yaml
 
 from overhaul import api
 from overhaul.options import Run
-from overhaul.setups import SETUPS, Setup, get
+from overhaul.recipe import Setup
+from overhaul.setups import SETUPS, get
 from overhaul.system.messages import UserError, choose, nearest
 
 

@@ -20,7 +20,8 @@ from overhaul.data.images import EncodedImages, Images
 from overhaul.data.loaders import TrainLoader
 from overhaul.data.workers import load_batches
 from overhaul.options import Run
-from overhaul.setups import SETUPS, Setup
+from overhaul.recipe import Setup
+from overhaul.setups import SETUPS
 
 ROUNDS = 5
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from overhaul.data.decoding import centre, decode
-from overhaul.setups import Preprocessing
+from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, warn
 
 

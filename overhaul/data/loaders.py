@@ -15,7 +15,7 @@ from overhaul.data.streaming import EvalStream, TrainStream, open_streams
 from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
 from overhaul.data.workers import count_workers, load_batches
 from overhaul.options import DataOptions, Run
-from overhaul.setups import Setup
+from overhaul.recipe import Setup
 
 
 class TrainBatches(Dataset):

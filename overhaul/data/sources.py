@@ -12,7 +12,7 @@ from overhaul.data.columns import find_columns, find_split, read_class_names, re
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, report_broken
 from overhaul.options import DataOptions
-from overhaul.setups import Preprocessing
+from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line
 
 HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}

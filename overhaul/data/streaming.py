@@ -17,7 +17,7 @@ from overhaul.data.sources import image_column, read_tables
 from overhaul.data.transforms import RandomCrop, check_batch
 from overhaul.data.workers import work_pinned
 from overhaul.options import Run
-from overhaul.setups import Preprocessing, Setup
+from overhaul.recipe import Preprocessing, Setup
 from overhaul.system.messages import UserError
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from overhaul.data.decoding import resized_crop
 from overhaul.data.images import Broken, EncodedImages, Images
-from overhaul.setups import Setup
+from overhaul.recipe import Setup
 from overhaul.system.messages import UserError
 
 TRIES = 100  # images in a row; where all are broken there is no end

@@ -1,4 +1,4 @@
-"""The method: margin ReLU, connectors and partial L2 (Heo et al., ICCV 2019), and the student alone as its baseline."""
+"""Overhaul: margin ReLU, connectors and partial L2 (Heo et al., ICCV 2019)."""
 
 import math
 
@@ -84,17 +84,6 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels))
 
 
-def as_teacher(net: nn.Module) -> nn.Module:
-    """The net as a teacher: in train mode its BatchNorms use batch statistics and leave their buffers as they were.
-
-    In eval mode they use the buffers, as ever. No parameter asks for a gradient.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = False
-    return net.requires_grad_(False).train()
-
-
 class Overhaul(nn.Module):
     """A student with one connector a stage; gives the student's logits and the weighted sum of the stage losses."""
 
@@ -124,22 +113,3 @@ class Overhaul(nn.Module):
             stage_loss = partial_l2(self.connectors[i](mine), target, self.get_buffer(f"margin{i}"))
             loss = loss + stage_loss / 2 ** (last - i)
         return loss
-
-
-class Original(nn.Module):
-    """The student alone: the paper's baseline, and how teachers are trained."""
-
-    needs_teacher = False
-
-    def __init__(self, student: nn.Module, teacher: nn.Module | None = None) -> None:
-        super().__init__()
-        self.student = student
-        self.connectors = nn.ModuleList()
-
-    def forward(self, images: Tensor, teacher_stages=None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [batch, classes] and a distillation loss of zero."""
-        logits = self.student(images)
-        return logits, logits.new_zeros((), dtype=torch.float32)
-
-
-METHODS = {"overhaul": Overhaul, "original": Original}

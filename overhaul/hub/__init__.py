@@ -1,5 +1,5 @@
 """Weights in and out: from a run, a checkpoint file, torchvision or the Hub; students to folders, files and the Hub."""
 
-from overhaul.hub.weights import load
+from overhaul.hub.weights import Weights, at_commit, build, fetch, load, save, student_files
 
-__all__ = ["load"]
+__all__ = ["Weights", "at_commit", "build", "fetch", "load", "save", "student_files"]

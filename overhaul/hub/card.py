@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from overhaul.hub.config import preprocessing
+from overhaul.recipe import Net, Preprocessing, Published
 from overhaul.run.folder import best_line
-from overhaul.setups import SETUPS, Net, Preprocessing, Published
+from overhaul.setups import SETUPS
 from overhaul.system.messages import millions
 
 TEMPLATE = Path(__file__).parent / "card.md"

@@ -47,7 +47,7 @@ def files(repo: str, commit: str) -> list[str]:
         return HfApi().list_repo_files(repo, revision=commit)
 
 
-def push(folder: Path, repo: str, private: bool, message: str, tag: str | None = None) -> str:
+def upload(folder: Path, repo: str, private: bool, message: str, tag: str | None = None) -> str:
     """Send a folder's files to a repository in one commit, made if it is missing, and return the commit's address.
 
     Files that are there already are not sent again. tag: of the commit. Raises UserError where it fails.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overhaul import models
-from overhaul.setups import Net, Preprocessing, Setup
+from overhaul.recipe import Net, Preprocessing, Setup
 from overhaul.system.messages import UserError, choose, printable
 
 LARGEST_FILE = 16 * 2**20  # bytes

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from overhaul.hub import weights as hub
 from overhaul.hub.config import net_entries, preprocessing
-from overhaul.setups import SETUPS, Net
+from overhaul.hub.weights import Weights, build, fetch
+from overhaul.recipe import Net
+from overhaul.setups import SETUPS
 from overhaul.system.files import folder_beside
 from overhaul.system.messages import UserError, choose, first_line
 
@@ -31,9 +32,9 @@ def export(source: str, form: str, out: str | Path, net: Net | None = None) -> d
     form: safetensors (fp32), pt2 (torch.export) or onnx (images -> logits); the last two take batches of any size,
     and images of one size: normalised fp32 [batch, 3, height, width]. Each carries its config.json under that name: as
     metadata, as an extra file, as a metadata property. The file is loaded back and compared on random images first.
-    Returns {"file", "format", "bytes", "difference": see compare, "size": of the images, "mean", "std": None where the
-    source does not say}. Raises UserError when the source cannot be loaded, the format is unknown or lacks its
-    packages, `out` cannot be written, or the logits differ; then `out` stays as it was.
+    Returns {"file", "format", "bytes", "difference": see logits_difference, "size": of the images, "mean", "std": None
+    where the source does not say}. Raises UserError when the source cannot be loaded, the format is unknown or lacks
+    its packages, `out` cannot be written, or the logits differ; then `out` stays as it was.
     """
     choose("--format", form, tuple(LIMITS))
     if form == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
@@ -41,10 +42,10 @@ def export(source: str, form: str, out: str | Path, net: Net | None = None) -> d
     out = Path(out).expanduser()
     if os.path.exists(out) and not os.path.isfile(out):  # these raise nothing where a folder may not be entered
         raise UserError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")
-    weights = hub.fetch(source, net)
+    weights = fetch(source, net)
     known = preprocessing(weights.config, source)
     size = known.size if known else usual_size(weights.net)
-    network = hub.build(weights)
+    network = build(weights)
     try:
         with folder_beside(out) as folder:
             file = folder / f"student.{form}"
@@ -69,13 +70,13 @@ def usual_size(net: Net) -> int:
     return next((row.image_size for row in rows), 224)
 
 
-def write_and_check(form: str, network: nn.Module, weights: hub.Weights, size: int, file: Path) -> float:
-    """Write the file and load it back; the logits' difference (see compare), or UserError where it is too large."""
+def write_and_check(form: str, network: nn.Module, weights: Weights, size: int, file: Path) -> float:
+    """Write the file and load it back; see logits_difference, which UserError says to be too large."""
     config = json.dumps(weights.config or net_entries(weights.net))
     try:
         with quiet():
             write(form, network, config, size, file)
-            difference = compare(network, read(form, file, weights.net), size)
+            difference = logits_difference(network, read_back(form, file, weights.net), size)
     except Exception as error:  # an exporter may raise anything
         raise UserError(f"{weights.source} cannot be exported as {form}: {first_line(error)}") from None
     if not difference <= LIMITS[form]:  # NaN fails too
@@ -120,10 +121,10 @@ def write(form: str, network: nn.Module, config: str, size: int, file: Path) -> 
     onnx.save(model, file)  # one file always: it raises where torch would put large weights into a second
 
 
-def read(form: str, file: Path, net: Net) -> Callable[[Tensor], Tensor]:
+def read_back(form: str, file: Path, net: Net) -> Callable[[Tensor], Tensor]:
     """The file as a function from images to logits."""
     if form == "safetensors":
-        return hub.build(hub.fetch(str(file), net))
+        return build(fetch(str(file), net))
     if form == "pt2":
         return torch.export.load(file).module()
     from onnxruntime import InferenceSession
@@ -133,7 +134,7 @@ def read(form: str, file: Path, net: Net) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def compare(network: nn.Module, exported: Callable[[Tensor], Tensor], size: int) -> float:
+def logits_difference(network: nn.Module, exported: Callable[[Tensor], Tensor], size: int) -> float:
     """The largest difference between their logits, as a share of the network's largest logit, over random images."""
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(batch, 3, size, size, generator=generator) for batch in BATCHES]

@@ -34,7 +34,7 @@ def push(folder: str | Path, repo: str, private: bool = False, best: bool = Fals
             raise UserError(f"what is pushed cannot be put together: {error}") from None
         top1 = f"{line['test_top1']:.2f}"
         message = f"{which.capitalize()} student, epoch {line['epoch']}: test top-1 {top1} %"
-        return client.push(Path(made), repo, private, message, tag=f"top1-{top1}")
+        return client.upload(Path(made), repo, private, message, tag=f"top1-{top1}")
 
 
 def make_repository(folder: RunFolder, student: Path, target: Path, repo: str, which: str) -> dict:
@@ -85,7 +85,7 @@ class Publisher:
     def attempt(self, made: tempfile.TemporaryDirectory, target: Path, message: str) -> None:
         with made:
             try:
-                client.push(target, self.repo, self.run.push_private, message)
+                client.upload(target, self.repo, self.run.push_private, message)
             except UserError as error:
                 warn(f"{error}; training goes on, and it is tried again at the end")
 

@@ -17,8 +17,8 @@ from overhaul.hub import client
 from overhaul.hub.config import net_of, read_config, student_config
 from overhaul.hub.files import read_weights
 from overhaul.models.backbone import Backbone
+from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
-from overhaul.setups import Net, Setup
 from overhaul.system.files import folder_beside, sha256, write_folder
 from overhaul.system.messages import UserError, check_repo
 
@@ -74,7 +74,7 @@ def fetch(source: str, net: Net | None = None) -> Weights:
     return from_hub(repo, revision or None)
 
 
-def pinned(source: str) -> str:
+def at_commit(source: str) -> str:
     """The source, at the one commit that its revision resolves to if it is on the Hub."""
     if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
         return source

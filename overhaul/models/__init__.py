@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from overhaul.models.backbone import Backbone, Stages
-from overhaul.setups import Net
+from overhaul.recipe import Net
 from overhaul.system.messages import UserError
 
 FAMILIES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "backbone"))

@@ -1,6 +1,6 @@
 """What the functions of the API return, as text; called: with which arguments."""
 
-from overhaul.setups import Published
+from overhaul.recipe import Published
 from overhaul.system.messages import text_table
 
 RATIOS = ("ratio", "lowest", "highest")

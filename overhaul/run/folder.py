@@ -16,7 +16,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from overhaul.options import Run, default_folder
-from overhaul.setups import Setup
+from overhaul.recipe import Setup
 from overhaul.system.files import write_text
 from overhaul.system.messages import UserError, launched, warn
 

@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from overhaul import distill, models
+from overhaul import distill, hub, models
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
-from overhaul.hub import weights as hub
 from overhaul.options import Run, default_folder
-from overhaul.setups import Setup, resolve, teacher_setup
+from overhaul.recipe import Setup
+from overhaul.setups import resolve, teacher_setup
 from overhaul.system.accelerator import agreed, start
 from overhaul.system.messages import UserError, choose
 from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
@@ -76,7 +76,7 @@ def build(setup: Setup, run: Run, folder: Path | None = None) -> Components:
     classes, teacher, origin = train_loader.images.classes, None, None
     setup = resolve(setup, run, classes)
     if setup.teacher:
-        source = agreed(accelerator, lambda: hub.pinned(setup.teacher.weights))
+        source = agreed(accelerator, lambda: hub.at_commit(setup.teacher.weights))
         with accelerator.main_process_first():
             teacher, origin = load_teacher(setup, source, classes)
         setup = resolve(setup, run, classes, origin.net)

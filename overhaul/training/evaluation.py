@@ -7,15 +7,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from overhaul import hub
 from overhaul.data import sources
 from overhaul.data.decoding import centre, decode
 from overhaul.data.images import Broken
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, share_of
 from overhaul.data.workers import deaths_explained
-from overhaul.hub import weights as hub
 from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
-from overhaul.setups import SETUPS, Setup
+from overhaul.recipe import Setup
+from overhaul.setups import SETUPS
 from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError
 
@@ -90,14 +91,14 @@ def predict(source: str, images: list[str], top: int = 5, like: Setup | None = N
     names = class_names(weights.config) or tuple(map(str, range(weights.net.kwargs["num_classes"])))
     answers = []
     for image in images:
-        pixels = centre(read(image), show.size, show.resize, show.interpolation)
+        pixels = centre(read_image(image), show.size, show.resize, show.interpolation)
         best = network(normalize(pixels[None])).softmax(1)[0].topk(min(top, len(names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         answers.append({"image": str(image), "classes": [[names[number], share] for number, share in pairs]})
     return answers
 
 
-def read(image: str | Path) -> Tensor:
+def read_image(image: str | Path) -> Tensor:
     """uint8 [3, height, width]."""
     try:
         return decode(Path(image).expanduser().read_bytes())

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from overhaul.recipe import Setup
 from overhaul.run import checkpoints
 from overhaul.run.state import State
-from overhaul.setups import Setup
 from overhaul.system.accelerator import all_finite, sync_buffers
 from overhaul.system.messages import UserError
 

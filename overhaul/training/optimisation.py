@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from overhaul.models import Stages
 from overhaul.options import Run
-from overhaul.setups import Setup
+from overhaul.recipe import Setup
 
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile

@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from overhaul.models import feature_shapes, parameters
+from overhaul.recipe import Setup
 from overhaul.run.state import State
-from overhaul.setups import Setup
 from overhaul.system.accelerator import describe_devices
 from overhaul.system.messages import duration, millions
 from overhaul.training.build import Components

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from overhaul.data import sources
 from overhaul.models import parameters
+from overhaul.recipe import Net
 from overhaul.run.folder import best_line
 from overhaul.run.state import State
-from overhaul.setups import Net
 from overhaul.system.accelerator import describe_devices
 from overhaul.training.build import Components
 

@@ -10,10 +10,10 @@ from torch import nn
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
 from overhaul.options import Run
+from overhaul.recipe import Setup
 from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder, configuration, flatten, unless_restarted
 from overhaul.run.state import State
-from overhaul.setups import Setup
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
 from overhaul.training.build import Components, build
@@ -165,8 +165,7 @@ class Trainer(Components):
 
     def evaluate(self, net: nn.Module) -> dict:
         """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
-        in_step = self.stop.in_step if self.stop.armed else iter
-        return evaluate(net, self.test_loader, self.normalize, self.accelerator, in_step)
+        return evaluate(net, self.test_loader, self.normalize, self.accelerator, self.stop.in_step)
 
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""

@@ -1,0 +1,151 @@
+"""What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
+
+from dataclasses import dataclass, field
+
+from overhaul.system.messages import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """A network: its family (a file of overhaul/models), the family's arguments, and where its trained weights are."""
+
+    family: str
+    kwargs: dict[str, int | bool] = field(default_factory=dict)
+    weights: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.family} " + " ".join(f"{key}={value}" for key, value in self.kwargs.items())
+
+    @property
+    def title(self) -> str:
+        """As papers write it, without its number of classes."""
+        kept = {key: value for key, value in self.kwargs.items() if key not in ("num_classes", "bottleneck")}
+        return " ".join([self.family, *(f"{key} {value}" for key, value in kept.items())])
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a test image is shown to a network.
+
+    resize: of the short side in pixels, before the centre of size x size is cropped. mean, std: a channel each, of
+    pixels in 0..1. interpolation: bilinear or bicubic.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The paper's top-1 test errors in percent, ImageNet's top-5 errors beside them, and which model they are of.
+
+    rule: "final" (CIFAR: the median of 5 final models) or "best" (ImageNet: the best epoch).
+    """
+
+    teacher: float
+    student: float
+    distilled: float
+    rule: str = "final"
+    top5: tuple[float, float, float] | None = None
+
+    def rows(self) -> list[tuple[str, float, float | None]]:
+        """Name, top-1 and top-5 error (or None) of the distilled student, the student alone and the teacher."""
+        teacher5, student5, distilled5 = self.top5 or (None, None, None)
+        return [
+            ("distilled", self.distilled, distilled5),
+            ("student alone", self.student, student5),
+            ("teacher", self.teacher, teacher5),
+        ]
+
+    @property
+    def models(self) -> str:
+        """Which models the errors are of."""
+        return "median of 5 final models" if self.rule == "final" else "best epoch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is trained: everything that moves a number.
+
+    Args:
+        name: the row's name in SETUPS
+        method: overhaul (distillation) or original (the student alone)
+        data: cifar10, cifar100, digits or imagenet
+        student: the network that learns
+        teacher: the network it learns from; --teacher SOURCE gives its weights (a run's folder, a file, a Hub id)
+        num_classes: for data that do not say; otherwise the data decide
+        epochs: length of the run; the learning rate's drops scale with it
+        batch_size: images a step, all processes together
+        lr: learning rate of the first epochs
+        lr_drops: fractions of the epochs after which the learning rate is divided by 10
+        restart_momentum: whether momentum restarts from zero at each drop
+        momentum: of SGD
+        nesterov: whether the momentum is Nesterov's
+        weight_decay: on every parameter of student and connectors
+        distill_weight: weight of the summed stage losses beside the cross-entropy
+        mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
+        image_size: side of the training and test images in pixels
+        test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
+        pad: pixels of reflected border a random crop is taken from
+        crop_area: range of a random resized crop's share of the image, 1 being all of it; without it the crop is of pad
+        flip: whether training images are mirrored at random
+        mean: of the pixels, a channel each, in 0..1
+        std: of the pixels, a channel each, in 0..1
+        published: the paper's errors
+    """
+
+    name: str
+    method: str = "overhaul"
+    data: str
+    student: Net
+    teacher: Net | None = None
+    num_classes: int | None = None
+    epochs: int
+    batch_size: int
+    lr: float = 0.1
+    lr_drops: tuple[float, ...]
+    restart_momentum: bool
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float
+    distill_weight: float
+    mixup: float = 0.0
+    image_size: int
+    test_resize: int | None = None
+    pad: int = 0
+    crop_area: tuple[float, float] | None = None
+    flip: bool = True
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "image_size", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, not {value}")
+        for name in ("lr", "momentum", "weight_decay", "distill_weight", "mixup", "pad"):
+            if not 0 <= getattr(self, name) < 1e30:
+                raise UserError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
+        if not all(0 < fraction < 1 for fraction in self.lr_drops):
+            raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
+        if self.nesterov and not self.momentum:
+            raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
+        if self.test_resize is not None and self.test_resize < self.image_size:
+            raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
+        if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
+        if min(self.std) <= 0:
+            raise UserError(f"--std must be above 0, not {list(self.std)}")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its test images are shown."""
+        return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
+
+    def drops_before(self, epoch: int) -> int:
+        """How many learning rate drops lie behind a run that has finished `epoch` epochs."""
+        return sum(epoch >= fraction * self.epochs - 1e-9 for fraction in self.lr_drops)
