@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from overhaul import models
-from overhaul.data.bench import endless_batches, made_up
+from overhaul.data.bench import endless_batches, synthetic
 from overhaul.data.loaders import Normalize, TrainLoader
 from overhaul.distill import overhaul as distill
 from overhaul.options import Run
@@ -150,9 +150,9 @@ class Clock:
 
 
 def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised batches as the loop gets them, of made-up images."""
+    """Normalised batches as the loop gets them, of synthetic images."""
     setup, in_memory = trial.setup, trial.setup.crop_area is None
-    images = made_up(setup, 10_000 if in_memory else max(64, setup.batch_size))
+    images = synthetic(setup, 10_000 if in_memory else max(64, setup.batch_size))
     workers = 0 if in_memory else count_workers(trial.run)
     loader = TrainLoader(images, setup, trial.run.seed, workers=workers)
     normalize = Normalize(setup.mean, setup.std, trial.device)

@@ -23,7 +23,7 @@ COMMANDS = {
 
 SOURCE = "a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub"
 
-BENCH_DATA = "images a second of one core, beside the way of the authors' release"
+BENCH_DATA = "training images a second of one core"
 
 
 def rank() -> int:
@@ -172,9 +172,9 @@ def bench(argv: list[str]) -> int:
 
 def bench_data(argv: list[str]) -> int:
     parser = parser_of("bench data")
-    parser.add_argument("--imagenet", help="a local copy of ImageNet or a part of it; made-up JPEGs without one")
-    parser.add_argument("--cifar100", help="a local copy of CIFAR-100; made-up images without one")
-    parser.add_argument("--seconds", type=float, default=20, help="how long each way is measured in all")
+    parser.add_argument("--imagenet", help="a local copy of ImageNet or a part of it; synthetic JPEGs without one")
+    parser.add_argument("--cifar100", help="a local copy of CIFAR-100; synthetic images without one")
+    parser.add_argument("--seconds", type=float, default=20, help="how long each of the two is measured")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
     if not 0 < options.seconds < 1e6:
