@@ -95,7 +95,7 @@ def networks(setup: Setup) -> tuple[torch.nn.Module, torch.nn.Module | None]:
 
 
 def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) -> dict:
-    """Where the steps of a setup go, on this process alone, over made-up images that the loop's own loader brings.
+    """Where the steps of a setup go, on this process alone, over synthetic images that the loop's own loader brings.
 
     Medians of `steps` steps, whole and in pieces in turn. Seconds under "pieces" (data, teacher, student forward,
     connectors and loss with their gradient, backward, optimiser) and "step"; bytes under "peak_memory": of the GPU, or

@@ -30,9 +30,9 @@ def decode(encoded: bytes | memoryview) -> Tensor:
     if not len(encoded):
         raise ValueError("it is missing or empty")
     try:
-        for_torchcodec = encoded[:2] == JPEG and not has_exif(encoded)  # which it would follow
-        decoder = torchcodec_decoder() if for_torchcodec else None
-        return (decoder or decode_with_pil)(encoded)
+        decoder = torchcodec_decoder() if encoded[:2] == JPEG else None
+        plain = without_exif(encoded) if decoder else None  # torchcodec would follow it
+        return decode_with_pil(encoded) if plain is None else decoder(plain)
     except Exception as error:  # bytes that are no image may raise anything
         unknown = isinstance(error, UnidentifiedImageError)
         reason = re.sub(r".*\.cpp:\d+, ", "", first_line(error))  # without the place in a library that noticed it
@@ -50,16 +50,23 @@ def torchcodec_decoder() -> Callable[[bytes | memoryview], Tensor] | None:
     return lambda encoded: decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8))
 
 
-def has_exif(jpeg: bytes | memoryview) -> bool:
-    """Whether a segment before a JPEG's image, each a marker and its length, holds EXIF or is out of order."""
+def without_exif(jpeg: bytes | memoryview) -> bytes | memoryview | None:
+    """A JPEG without EXIF before its image; None where the segments, each a marker and its length, are out of order."""
     start = 2
     while start + 4 <= len(jpeg) and jpeg[start] == 0xFF and 0xC0 <= jpeg[start + 1] < 0xFF:
+        end = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
         if jpeg[start + 1] == 0xDA:  # start of scan
-            return False
+            return jpeg
         if jpeg[start + 1] == 0xE1 and jpeg[start + 4 : start + 8] == b"Exif":
-            return True
-        start += 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
-    return True
+            jpeg = bytes(jpeg[:start]) + bytes(jpeg[end:])
+        else:
+            start = end
+    return None
+
+
+def has_exif(jpeg: bytes | memoryview) -> bool:
+    """Whether a JPEG holds EXIF before its image, or its segments are out of order."""
+    return without_exif(jpeg) is not jpeg
 
 
 def decode_with_pil(encoded: bytes | memoryview) -> Tensor:
