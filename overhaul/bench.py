@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from overhaul import distill, models
-from overhaul.data.bench import endless_batches, made_up
-from overhaul.data.loaders import Normalize, TrainLoader
-from overhaul.data.workers import count_workers
+from overhaul.data.bench import endless_batches, synthetic
+from overhaul.data.loaders import Normalize, TrainLoader, share_of
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.setups import get
@@ -98,7 +97,7 @@ def networks(setup: Setup) -> tuple[torch.nn.Module, torch.nn.Module | None]:
 
 
 def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) -> dict:
-    """Where the steps of a setup go, on this process alone, over made-up images that the loop's own loader brings.
+    """Where the steps of a setup go, on this process alone, over synthetic images that the loop's own loader brings.
 
     Medians of `steps` steps, whole and in pieces in turn. Seconds under "pieces" (data, teacher, student forward,
     connectors and loss with their gradient, backward, optimiser) and "step"; bytes under "peak_memory": of the GPU, or
@@ -153,13 +152,12 @@ class Clock:
 
 
 def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised batches as the loop gets them, of made-up images."""
-    setup, in_memory = trial.setup, trial.setup.crop_area is None
-    images = made_up(setup, 10_000 if in_memory else max(64, setup.batch_size))
-    workers = 0 if in_memory else count_workers(trial.run.workers)
-    loader = TrainLoader(images, setup, trial.run.seed, workers=workers)
+    """Normalised batches as the loop gets them, of synthetic images."""
+    setup = trial.setup
+    images = synthetic(setup, max(64, setup.batch_size) if setup.crop_area else 10_000)
+    loader = TrainLoader(images, setup, trial.run.seed, **share_of(images, trial.run, trial.accelerator))
     normalize = Normalize(setup.mean, setup.std, trial.device)
-    for pixels, labels, _ in endless_batches(loader, workers):
+    for pixels, labels, _ in endless_batches(loader):
         yield normalize(pixels.permute(0, 3, 1, 2)), labels.to(trial.device, non_blocking=True)
 
 

@@ -113,7 +113,7 @@ class EncodedImages(Labelled):
         for row, (encoded, name) in zip(rows, self.read(rows), strict=True):
             try:
                 yield decode(encoded)
-            except ValueError as error:
+            except UserError as error:
                 yield Broken.of(self.name(row, name), error)
 
     def name(self, row: int, path: str) -> str:

@@ -119,7 +119,7 @@ class Preparation:
                 if not len(encoded):
                     raise UserError("it is missing or empty")
                 content = self.smaller(encoded) if self.short_side else encoded
-            except ValueError as error:
+            except UserError as error:
                 broken = Broken.of(images.name(row, path), error)
                 report_broken([broken], self.broken, self.skip_broken)
                 continue

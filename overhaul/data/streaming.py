@@ -65,7 +65,7 @@ class Stream:
                 )
             try:
                 yield decode(encoded), label
-            except ValueError as error:
+            except UserError as error:
                 # with the label, as several images may have one name
                 yield Broken.of(f"{name} of the {self.split} stream, of the label {row[self.label]!r},", error)
 

@@ -3,18 +3,14 @@
 from overhaul.recipe import Published
 from overhaul.system.messages import text_table
 
-RATIOS = ("ratio", "lowest", "highest")
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 
 
 def bench_table(lines: list[dict], called: dict) -> str:
-    """Images a second of one core, ours and the release's."""
-    head = ("training images", "ours, images/s", "release, images/s", "ratio (median)", "lowest", "highest")
-    rows = [
-        (line["data"], *(f"{line[key]:,.0f}" for key in ("ours", "release")), *(f"{line[key]:.2f}" for key in RATIOS))
-        for line in lines
-    ]
-    return text_table([head, *rows])
+    """Images a second of one core."""
+    keys = ("images_per_second", "lowest", "highest")
+    rows = [(line["data"], *(f"{line[key]:,.0f}" for key in keys)) for line in lines]
+    return text_table([("training images", "images/s (median)", "lowest", "highest"), *rows])
 
 
 def step_table(result: dict, called: dict) -> str:

@@ -1,4 +1,4 @@
-"""How much faster a step is than one written plainly: pytest -m speed, on a machine with nothing else to do."""
+"""How much faster steps and images come than in the release: pytest -m speed, on a machine with nothing else to do."""
 
 import statistics
 import subprocess
@@ -8,14 +8,17 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from support.places import REPOSITORY
 from support.plain_step import make_plain_step, plain_distance
+from support.release_data import release_loader
 
 from overhaul.bench import Trial, make_step
+from overhaul.data import bench as data
+from overhaul.data.loaders import TrainLoader
 from overhaul.distill import overhaul as distill
 from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.training.optimisation import training_step
-from support.places import REPOSITORY
 
 pytestmark = pytest.mark.speed
 
@@ -82,6 +85,25 @@ def test_what_each_switch_brings():
         f"\ncifar_c, bf16, {1000 * whole:.0f} ms a step; longer without, in %:", {k: round(v) for k, v in lost.items()}
     )
     assert lost["bf16"] > 50 and lost["fused loss"] > 3 and lost["channels_last"] > 3, lost
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "least"), [("imagenet_sample", data.jpegs, 1.3), ("cifar100", data.small_images, 20)]
+)
+def test_images_come_faster_than_in_the_release(kind, read, least, shared, tmp_path):
+    """One core each, in turn; the median of the rounds' ratios."""
+    with data.one_thread():
+        _, images, setup, workers = read(str(shared / "data" / kind))
+        loader = TrainLoader(images, setup, seed=0, workers=workers)
+        release, found = release_loader(images, setup, tmp_path), []
+        for _ in range(5):
+            ours = data.images_per_second(data.endless_batches(loader, workers), seconds=4)
+            found.append((ours, data.images_per_second(release, seconds=4)))
+    ratios = [ours / theirs for ours, theirs in found]
+    ours, theirs = map(statistics.median, zip(*found, strict=True))
+    ratio, spread = statistics.median(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"\n{kind}: {ours:,.0f} images/s, the release {theirs:,.0f}; ratio {ratio:.2f} ({spread})")
+    assert ratio > least, ratios
 
 
 PEAK = """

@@ -1,8 +1,11 @@
 """From an encoded image to pixels: the same whichever decoder is installed, and those that torchvision would make."""
 
 import io
+import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import datasets
 import numpy as np
@@ -10,13 +13,29 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, Resize, v2
+from torchvision.transforms import CenterCrop, Compose, Resize
 from torchvision.transforms.v2 import functional as theirs
 
-from overhaul.data.decoding import centre, decode, has_exif, jpeg_decoders, resized_crop
+from overhaul.data.decoding import (
+    centre,
+    decode,
+    decode_with_pil,
+    has_exif,
+    resized_crop,
+    shorten,
+    torchcodec_decoder,
+    without_exif,
+)
 
 ORIENTATION = 0x0112
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def torchcodec() -> Callable:
+    decoder = torchcodec_decoder()
+    if decoder is None:
+        pytest.skip("torchcodec is absent or built for another torch")
+    return decoder
 
 
 def photo(height: int, width: int, noise: float = 20) -> Image.Image:
@@ -46,30 +65,43 @@ JPEGS = {
     "colour": {},
     "4:4:4": {"subsampling": 0, "quality": 95},
     "4:2:2": {"subsampling": 1},
+    "4:1:1": {"subsampling": "4:1:1"},
     "progressive": {"progressive": True},
     "not subsampled RGB": {"keep_rgb": True},
     "grey": {"mode": "L"},
     "progressive grey": {"mode": "L", "progressive": True},
     "CMYK": {"mode": "CMYK"},
+    "CMYK without Adobe's marker": {"mode": "CMYK", "adobe": None},
+    "YCCK": {"mode": "CMYK", "adobe": 2},
     "coarse": {"quality": 5},
     "restart markers": {"restart_marker_rows": 1},
 }
 
 
-@pytest.mark.parametrize("kind", JPEGS)
-@pytest.mark.parametrize("size", [(123, 171), (1, 1), (8, 300)])
-def test_every_decoder_gives_the_same_pixels(kind, size):
+def jpeg_of_kind(kind: str, height: int, width: int) -> bytes:
+    """adobe: the transform that Adobe's marker is to name, which tells CMYK from YCCK; None for no marker."""
     options = dict(JPEGS[kind])
-    encoded = encode(photo(*size).convert(options.pop("mode", "RGB")), **options)
-    with Image.open(io.BytesIO(encoded)) as image:
-        expected = pixels_of(image)
-    for name, decoder in jpeg_decoders().items():
-        pixels = decoder(encoded)
-        assert pixels.dtype == torch.uint8 and torch.equal(pixels, expected), name
-        assert torch.equal(decoder(memoryview(encoded)), expected), name
+    adobe = options.pop("adobe", 0)
+    encoded = encode(photo(height, width).convert(options.pop("mode", "RGB")), **options)
+    name = encoded.find(b"Adobe")  # after the marker and its length, four bytes; the transform stands at 11
+    if adobe is None:
+        return encoded[: name - 4] + encoded[name + 12 :]
+    return encoded[: name + 11] + bytes([adobe]) + encoded[name + 12 :] if adobe else encoded
 
 
-def test_every_decoder_gives_the_same_pixels_of_real_images(shared):
+@pytest.mark.parametrize("kind", JPEGS)
+def test_both_decoders_give_the_same_pixels(kind, torchcodec):
+    for size in (123, 171), (1, 1), (8, 300):
+        encoded = jpeg_of_kind(kind, *size)
+        with Image.open(io.BytesIO(encoded)) as image:
+            expected = pixels_of(image)
+        for decoder in torchcodec, decode_with_pil, decode:
+            pixels = decoder(encoded)
+            assert pixels.dtype == torch.uint8 and torch.equal(pixels, expected), (decoder, size)
+            assert torch.equal(decoder(memoryview(encoded)), expected), (decoder, size)
+
+
+def test_both_decoders_give_the_same_pixels_of_real_images(shared, torchcodec):
     """Greyscale, small and turned ones among them; PIL's own way is the release's."""
     splits = datasets.load_dataset(str(shared / "data" / "imagenet_sample"))
     splits = splits.cast_column("image", datasets.Image(decode=False))
@@ -78,34 +110,56 @@ def test_every_decoder_gives_the_same_pixels_of_real_images(shared):
     def check(encoded: bytes) -> bool:
         with Image.open(io.BytesIO(encoded)) as image:
             expected = pixels_of(image)
-        exif = has_exif(encoded)
-        for name, decoder in jpeg_decoders().items():
-            assert torch.equal(decoder(encoded), expected) or (exif and name == "torchcodec"), name
+        assert torch.equal(torchcodec(without_exif(encoded)), expected)
         assert torch.equal(decode(encoded), expected)
-        return exif
+        return has_exif(encoded)
 
     with ThreadPoolExecutor(2) as pool:
         with_exif = sum(pool.map(check, images))
     assert len(images) == 224 and 0 < with_exif < 224
 
 
-def test_without_torchcodec_torchvision_decodes_and_without_both_pil(monkeypatch):
-    encoded, chain = encode(photo(50, 70)), [list(jpeg_decoders())]
+class Broken(ModuleType):
+    """A package that lacks a library or was built for another torch, and says so when something is taken from it."""
+
+    def __getattr__(self, name: str):
+        raise self.error
+
+
+def broken(error: Exception) -> ModuleType:
+    module = Broken("torchcodec.decoders")
+    module.error = error
+    return module
+
+
+NO_TORCHCODEC = {
+    "absent": None,
+    "too old": ModuleType("torchcodec.decoders"),
+    "without its library": broken(OSError("libtorchcodec.so: undefined symbol")),
+    "for another torch": broken(RuntimeError("Could not load libtorchcodec")),
+}
+
+
+@pytest.mark.parametrize("state", NO_TORCHCODEC)
+def test_without_torchcodec_pil_decodes(state, monkeypatch):
+    encoded = encode(photo(50, 70))
     expected = decode(encoded)
     try:
-        for missing in (("torchcodec", "torchcodec.decoders"), ("torchvision.io",)):
-            for name in missing:
-                monkeypatch.setitem(sys.modules, name, None)
-            jpeg_decoders.cache_clear()
-            chain.append(list(jpeg_decoders()))
-            assert torch.equal(decode(encoded), expected)
-            with pytest.raises(ValueError):
-                decode(encoded[:1000])
+        monkeypatch.setitem(sys.modules, "torchcodec.decoders", NO_TORCHCODEC[state])
+        torchcodec_decoder.cache_clear()
+        assert torchcodec_decoder() is None
+        assert torch.equal(decode(encoded), expected)
+        with pytest.raises(ValueError):
+            decode(encoded[:1000])
     finally:
         monkeypatch.undo()
-        jpeg_decoders.cache_clear()
-    assert chain[0] in (["torchcodec", "torchvision", "PIL"], ["torchvision", "PIL"])
-    assert chain[1:] == [["torchvision", "PIL"], ["PIL"]]
+        torchcodec_decoder.cache_clear()
+
+
+def test_training_is_imported_without_torchvision():
+    """Which takes a second and is needed for its weights alone."""
+    script = "import sys, overhaul.training.trainer; assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def segment(kind: int, content: bytes) -> bytes:
@@ -119,9 +173,15 @@ def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
     return jpeg[:end] + b"".join(segments) + jpeg[end:]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("place", ["at once", "after ICC", "after a comment", "after fill bytes", "PNG", "WebP"])
+PLACES = ["at once", "after ICC", "after a comment", "after fill bytes", "PNG", "WebP"]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "place"),
+    [*((6, place) for place in PLACES), *((each, PLACES[0]) for each in (1, 2, 3, 4, 5, 7, 8))],
+)
 def test_exif_orientation_is_ignored(orientation, place):
+    """Whether there is EXIF depends on the place, and what it says would on the orientation."""
     image, exif = photo(40, 60), turned(orientation)
     if place == "PNG":
         encoded, plain = encode(image, "PNG", exif=exif), encode(image, "PNG")
@@ -142,31 +202,37 @@ def test_exif_orientation_is_ignored(orientation, place):
 
 
 def test_the_tag_of_tiff_is_no_exif_and_is_followed():
-    """A canary: where PIL does so no longer, pixels.py need not say it."""
+    """A canary: where PIL does so no longer, decoding.py need not say it."""
     image = photo(40, 60)
     assert torch.equal(decode(encode(image, "TIFF", exif=turned(3))), pixels_of(image.rotate(180)))
 
 
-def test_torchcodec_follows_exif_so_that_it_must_not_see_it():
-    """A canary: where it does no longer, has_exif can go."""
-    if "torchcodec" not in jpeg_decoders():
-        pytest.skip("needs torchcodec")
+def test_torchcodec_follows_exif_so_that_it_must_not_see_it(torchcodec):
+    """A canary: where it does no longer, without_exif can go."""
     encoded = with_segments(encode(photo(40, 60)), segment(0xE1, turned(6).tobytes()))
-    assert jpeg_decoders()["torchcodec"](encoded).shape == (3, 60, 40)
+    assert torchcodec(encoded).shape == (3, 60, 40)
     assert decode(encoded).shape == (3, 40, 60)
 
 
+PLAIN, EXIF = encode(photo(40, 60)), segment(0xE1, turned(6).tobytes())
+XMP = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0Exif")
+
+
 @pytest.mark.parametrize(
-    ("jpeg", "found"),
+    ("jpeg", "plain"),
     [
-        (encode(photo(40, 60)), False),
-        (with_segments(encode(photo(40, 60)), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0Exif")), False),
-        (encode(photo(40, 60), exif=turned(1)), True),
-        (b"\xff\xd8", True),  # nobody knows
+        (PLAIN, PLAIN),
+        (with_segments(PLAIN, XMP), with_segments(PLAIN, XMP)),
+        (with_segments(PLAIN, EXIF), PLAIN),
+        (with_segments(PLAIN, EXIF, XMP, EXIF), with_segments(PLAIN, XMP)),
+        (with_segments(PLAIN, b"\xff\xff", EXIF), None),
+        (with_segments(PLAIN, EXIF)[:40], None),
+        (b"\xff\xd8", None),
     ],
 )
-def test_images_without_exif_are_left_to_the_fastest_decoder(jpeg, found):
-    assert has_exif(jpeg) == has_exif(memoryview(jpeg)) == found
+def test_exif_alone_is_cut_out_so_that_the_fastest_decoder_can_be_used(jpeg, plain):
+    for encoded in jpeg, memoryview(jpeg):
+        assert without_exif(encoded) == plain and has_exif(encoded) == (jpeg != plain)
 
 
 PALETTE = photo(40, 60, noise=0).quantize(16)
@@ -256,28 +322,50 @@ def test_a_broken_image_is_said_to_be_so_in_one_short_line(kind):
 BOXES = [(0, 0, 1.0, 1.0), (3, 5, 0.5, 0.3), (1, 2, 0.03, 0.9), (7, 4, 0.1, 0.1)]
 
 
+def layouts(image: torch.Tensor) -> list[torch.Tensor]:
+    """All of a pixel together, as images are decoded, and all of a channel together."""
+    together = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    return [together, image.contiguous()]
+
+
 @pytest.mark.parametrize("size", [(375, 500), (500, 334), (60, 47), (224, 224), (20, 300)])
-@pytest.mark.parametrize("contiguous", [False, True])
-def test_a_resized_crop_is_torchvisions(size, contiguous):
-    image = decode(encode(photo(*size), "PNG"))
-    image = image.contiguous() if contiguous else image
-    for top, left, tall, wide in BOXES:
-        place = top, left, max(1, int(tall * size[0]) - top), max(1, int(wide * size[1]) - left)
-        expected = theirs.resized_crop(image, *place, [224, 224], antialias=True)
-        assert torch.equal(resized_crop(image, *place, 224), expected)
-        assert torch.equal(resized_crop(image, *place, 224, mirrored=True), theirs.horizontal_flip(expected))
+def test_a_resized_crop_is_torchvisions(size):
+    for image in layouts(pixels_of(photo(*size))):
+        for top, left, tall, wide in BOXES:
+            place = top, left, max(1, int(tall * size[0]) - top), max(1, int(wide * size[1]) - left)
+            expected = theirs.resized_crop(image, *place, [224, 224], antialias=True)
+            assert torch.equal(resized_crop(image, *place, 224), expected)
+            assert torch.equal(resized_crop(image, *place, 224, mirrored=True), theirs.horizontal_flip(expected))
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 334), (60, 47), (256, 256), (224, 224), (20, 300)])
-@pytest.mark.parametrize("contiguous", [False, True])
-def test_a_centre_is_torchvisions_and_all_but_that_of_the_release(size, contiguous):
-    image = photo(*size)
-    pixels = pixels_of(image).contiguous() if contiguous else pixels_of(image)
-    found = centre(pixels, 224, 256)
-    assert torch.equal(found, v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])(pixels))
-    release = pixels_of(Compose([Resize(256), CenterCrop(224)])(image))
+def test_a_centre_is_all_but_that_of_the_release(size):
+    found = centre(pixels_of(photo(*size)), 224, 256)
+    release = pixels_of(Compose([Resize(256), CenterCrop(224)])(photo(*size)))
     difference = (found.int() - release.int()).abs().float()
     assert difference.max() <= 2 and difference.mean() < 0.05
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("height", "width"), [(375, 500), (500, 334), (60, 47), (256, 256), (224, 224), (20, 300), (7, 5), (1, 9)]
+)
+def test_a_centre_is_torchvisions(height, width, interpolation):
+    """Whether the image is enlarged, cut, by an odd number of pixels too, or given a border."""
+    mode = theirs.InterpolationMode(interpolation)
+    for image in layouts(pixels_of(photo(height, width))):
+        for size, resize in (224, 256), (224, 224), (33, 40), (32, 61), (64, 33), (65, 32):
+            shortened = theirs.resize(image, [resize], mode, antialias=True)
+            assert torch.equal(shorten(image, resize, interpolation), shortened), resize
+            expected = theirs.center_crop(shortened, [size, size])
+            assert torch.equal(centre(image, size, resize, interpolation), expected), (size, resize)
+
+
+def test_the_centres_of_a_batch_are_those_of_its_images():
+    batch = torch.stack([pixels_of(photo(20, 30)), pixels_of(photo(20, 30).rotate(180))])
+    for channels in (1, 3):
+        images = batch[:, :channels]
+        assert torch.equal(centre(images, 16), torch.stack([centre(image, 16) for image in images]))
 
 
 def test_resizing_before_the_crop_leaves_the_border_out():
@@ -305,6 +393,8 @@ def test_resizing_keeps_all_of_a_pixel_together():
     image = pixels_of(photo(100, 150)).permute(1, 2, 0)[None, 5:75, 6:86]
     resized = F.interpolate(image.permute(0, 3, 1, 2), size=(64, 64), mode="bilinear", antialias=True)
     assert resized.dtype == torch.uint8 and resized.is_contiguous(memory_format=torch.channels_last)
+    decoded = decode(encode(photo(100, 150)))
     for mirrored in (False, True):
-        crop = resized_crop(decode(encode(photo(100, 150))), 5, 6, 70, 80, 64, mirrored)
-        assert crop.permute(1, 2, 0).is_contiguous()
+        assert resized_crop(decoded, 5, 6, 70, 80, 64, mirrored).permute(1, 2, 0).is_contiguous()
+    for shortened in (shorten(decoded, 64), shorten(decoded, 64, "bicubic")):
+        assert shortened.permute(1, 2, 0).is_contiguous()
