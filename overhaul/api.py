@@ -1,7 +1,6 @@
 """What the package does, as functions of a notebook; the commands are these functions. Imports without torch.
 
-They take plain values by name, return values and print nothing. What the user can mend is raised as a UserError, which
-is a ValueError.
+They return values and print nothing. What the user can mend is raised as a UserError, which is a ValueError.
 """
 
 from dataclasses import asdict, fields, replace
@@ -53,17 +52,16 @@ def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
 def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     """A row with the changes that are its fields, and a Run of those that are not."""
     setup = get(setup) if isinstance(setup, str) else setup
-    known = [field.name for field in fields(Setup) if field.name not in HIDDEN]
+    recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
     runs = [field.name for field in fields(Run)]
-    for name in changes:
-        if name not in (*known, *runs):
-            raise UserError(f"train has no setting {name}{nearest(name, (*known, *runs))}")
-    recipe = {name: value for name, value in changes.items() if name in known}
+    if unknown := [name for name in changes if name not in (*recipes, *runs)]:
+        raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
+    recipe = {name: changes[name] for name in recipes if name in changes}
     if isinstance(recipe.get("teacher"), (str, Path)):
         if setup.teacher is None:
             raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
         recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
-    return replace(setup, **recipe), Run(**{name: value for name, value in changes.items() if name in runs})
+    return replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
 
 
 @takes(DataOptions)
@@ -167,7 +165,7 @@ def bench(
     batch_size: int | None = None,
     steps: int = 10,
 ) -> dict:
-    """Where a training step goes, and how near it comes to the machine's best; see overhaul.bench.bench.
+    """Where a training step goes, and how near it comes to the machine's best; see bench.bench.
 
     Args:
         setup: whose networks and batch size
@@ -200,10 +198,7 @@ def bench_data(*, imagenet: str | None = None, cifar100: str | None = None, seco
 
 
 def setups() -> list[dict]:
-    """The rows of SETUPS: {"setup", "method", "teacher", "student", "parameters", "data", ...} each.
-
-    parameters: of teacher and student. published: the paper's top-1 errors in percent, or None.
-    """
+    """The rows of SETUPS, each with its names, sizes ("parameters": of teacher and student) and published errors."""
     from overhaul.models import parameters
 
     nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
@@ -237,12 +232,14 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = Fa
     from overhaul.models import parameters
 
     lines, teacher = [], None
-    kinds = (("teacher", "digits_teacher", "original"), ("student, original", "digits", "original"))
-    for name, setup, method in (*kinds, ("student, overhaul", "digits", "overhaul")):
+    for name, setup, method in (
+        ("teacher", "digits_teacher", "original"),
+        ("student, original", "digits", "original"),
+        ("student, overhaul", "digits", "overhaul"),
+    ):
         row = SETUPS[setup]
         how = {"epochs": epochs or row.epochs, "output_dir": default_folder(setup, method, 0, under=output_dir)}
-        if method == "overhaul":
-            how["teacher"] = teacher
+        how |= {"teacher": teacher} if method == "overhaul" else {}
         result = train(setup, method=method, show=show, **how)
         teacher = teacher or str(result.folder)
         line = {"network": name, "parameters": parameters(row.student), "test_top1": result.final["test_top1"]}

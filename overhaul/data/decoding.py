@@ -64,11 +64,6 @@ def without_exif(jpeg: bytes | memoryview) -> bytes | memoryview | None:
     return None
 
 
-def has_exif(jpeg: bytes | memoryview) -> bool:
-    """Whether a JPEG holds EXIF before its image, or its segments are out of order."""
-    return without_exif(jpeg) is not jpeg
-
-
 def decode_with_pil(encoded: bytes | memoryview) -> Tensor:
     """See decode: any format that PIL knows, JPEGs too."""
     with Image.open(io.BytesIO(encoded)) as image:

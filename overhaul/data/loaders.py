@@ -133,8 +133,9 @@ class EvalLoader:
         return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.broken = set()
         ahead = load_batches(CentredBatches(self.images), self.rows, self.workers)
-        return checked(ahead, set(), self.skip_broken)
+        return checked(ahead, self.broken, self.skip_broken)
 
 
 class Normalize:

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overhaul import models
-from overhaul.distill import overhaul as distill
+from overhaul import distill, models
 from overhaul.setups import SETUPS
 
 

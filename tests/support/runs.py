@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from overhaul.options import Run
+from overhaul.recipe import Setup
 from overhaul.run import checkpoints
-from overhaul.run.checkpointer import Keeper
-from overhaul.setups import SETUPS, Setup, wide_resnet
-from overhaul.system.preemption import Preempted
-from overhaul.training.trainer import Result, train
+from overhaul.setups import SETUPS, wide_resnet
+from overhaul.system.preemption import Preempted, installed, stop_at_once
+from overhaul.training.trainer import Result, Trainer, train
 
 SMALL_NET = wide_resnet(10, 1, num_classes=10)
 
@@ -56,15 +56,15 @@ def times_apart(metrics: list[dict]) -> list[dict]:
 
 def stop(monkeypatch, setup: Setup, run: Run, step: int) -> str:
     """Train until that step of the run, where the process gets a real SIGTERM; what is said then."""
-    after = Keeper.after_step
+    after = Trainer.after_step
 
     def told(self) -> None:
-        if self.state.epoch * len(self.job.train_loader) + self.state.step == step:
+        if self.state.epoch * len(self.train_loader) + self.state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
         after(self)
 
-    with monkeypatch.context() as patch, pytest.raises(Preempted) as preempted:
-        patch.setattr(Keeper, "after_step", told)
+    with monkeypatch.context() as patch, installed(stop_at_once), pytest.raises(Preempted) as preempted:
+        patch.setattr(Trainer, "after_step", told)
         train(setup, run)
     assert preempted.value.code == 85
     return str(preempted.value)
