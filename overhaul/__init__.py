@@ -6,9 +6,27 @@ The functions of overhaul.api are offered here, and imported when they are first
 import importlib
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-FUNCTIONS = ("bench", "evaluate", "export", "load", "predict", "prepare", "pull", "push", "setups", "train")
-__all__ = [*FUNCTIONS, "UserError", "__version__"]
+if TYPE_CHECKING:
+    from overhaul.api import bench, evaluate, export, load, predict, prepare, pull, push, setups, train
+    from overhaul.system.messages import UserError
+
+__all__ = [
+    "UserError",
+    "__version__",
+    "bench",
+    "evaluate",
+    "export",
+    "load",
+    "predict",
+    "prepare",
+    "pull",
+    "push",
+    "setups",
+    "train",
+]
+FUNCTIONS = {*__all__} - {"UserError", "__version__"}
 
 
 class Door(ModuleType):
