@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from support.places import REPOSITORY
 from support.plain_step import make_plain_step, plain_distance
 
 from overhaul.bench import Trial, make_step
@@ -15,7 +16,6 @@ from overhaul.distill import overhaul as distill
 from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.training.optimisation import training_step
-from support.places import REPOSITORY
 
 pytestmark = pytest.mark.speed
 
