@@ -9,36 +9,25 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.jpegs import write_jpegs
+from support.runs import DIGITS, digests, flags, outcome, quick, stop
 
 from overhaul.options import Run
 from overhaul.run import checkpoints
 from overhaul.run import state as room
 from overhaul.run.checkpointer import Keeper
 from overhaul.run.state import State
-from overhaul.setups import SETUPS, Net, Setup
+from overhaul.setups import Net, Setup
 from overhaul.system import accelerator as engine
 from overhaul.system.preemption import Preempted
 from overhaul.training.build import Job
-from overhaul.training.trainer import Result, train
-from support.runs import digests, flags, outcome, quick, refused, stop
+from overhaul.training.trainer import train
 
 STEPS = 22  # an epoch of the digits
-
-
-
-
-
-
-@pytest.fixture(scope="module")
-def finished(digits_teacher, tmp_path_factory) -> Result:
-    """Two epochs of the digits, never stopped."""
-    return train(quick(digits_teacher), Run(output_dir=str(tmp_path_factory.mktemp("finished") / "run")))
 
 
 def test_a_run_stopped_at_many_steps_ends_the_same(digits_teacher, finished, monkeypatch, tmp_path):
@@ -56,14 +45,12 @@ def test_a_run_stopped_at_many_steps_ends_the_same(digits_teacher, finished, mon
     assert outcome(train(setup, run)) == outcome(finished)
 
 
-
-
-def variants(digits_teacher, folder: Path) -> dict[str, tuple[Setup, Run]]:
-    alone = replace(SETUPS["digits"], method="original", epochs=2)
+def variants(digits_teacher, few_digits, folder: Path) -> dict[str, tuple[Setup, Run]]:
+    alone = replace(DIGITS, method="original", epochs=2)
     small = Net(family="cifar_resnet", kwargs={"depth": 8, "num_classes": 10})
     crops = replace(alone, batch_size=2, image_size=32, crop_area=(0.2, 1.0), num_classes=22, epochs=2)
     return {
-        "bf16": (quick(digits_teacher), Run(mixed_precision="bf16")),
+        "bf16": (quick(digits_teacher, batch_size=8), Run(mixed_precision="bf16", data_path=few_digits)),
         "mixup, momentum restarted": (
             replace(alone, student=small, mixup=1.0, lr_drops=(0.5,), restart_momentum=True),
             Run(),
@@ -73,10 +60,10 @@ def variants(digits_teacher, folder: Path) -> dict[str, tuple[Setup, Run]]:
 
 
 @pytest.mark.parametrize("name", ["bf16", "mixup, momentum restarted", "data workers, a broken image"])
-def test_every_kind_of_run_ends_the_same(digits_teacher, monkeypatch, tmp_path, name):
-    setup, run = variants(digits_teacher, tmp_path)[name]
+def test_every_kind_of_run_ends_the_same(digits_teacher, few_digits, monkeypatch, tmp_path, name):
+    setup, run = variants(digits_teacher, few_digits, tmp_path)[name]
     whole = train(setup, replace(run, output_dir=str(tmp_path / "whole")))
-    steps = (3, 11, 15) if "broken" in name else (5, 22, 25)
+    steps = {"bf16": (5, 12, 14), "mixup, momentum restarted": (5, 22, 25)}.get(name, (3, 11, 15))
     run = replace(run, output_dir=str(tmp_path / "run"))
     for step in steps:
         stop(monkeypatch, setup, run, step)
@@ -161,14 +148,26 @@ DAMAGES = {
 }
 
 
+def said_of(damage, folder: Path, err: str) -> bool:
+    """Whether that, and nothing else, was said of the newest checkpoint."""
+    said = f"{folder / 'checkpoints' / 'epoch-0002'} is broken ({DAMAGES[damage]}"
+    return said in err and "set aside as broken-epoch-0002" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_broken_newest_checkpoint_is_set_aside(digits_teacher, finished, tmp_path, overhaul, damage):
+def test_a_broken_newest_checkpoint_is_set_aside(finished, tmp_path, capsys, damage):
     shutil.copytree(finished.folder, tmp_path / "run")
     damage(tmp_path / "run" / "checkpoints" / "epoch-0002")
+    assert checkpoints.newest_whole(tmp_path / "run") == tmp_path / "run" / "checkpoints" / "epoch-0001"
+    assert said_of(damage, tmp_path / "run", capsys.readouterr().err)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(digits_teacher, finished, tmp_path, overhaul):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    truncated(tmp_path / "run" / "checkpoints" / "epoch-0002")
     result = overhaul(*flags(digits_teacher, tmp_path / "run"))
     assert result.status == 0 and "resumed after epoch 1" in result.out
-    said = f"{tmp_path / 'run' / 'checkpoints' / 'epoch-0002'} is broken ({DAMAGES[damage]}"
-    assert said in result.err and "set aside as broken-epoch-0002" in result.err and len(result.err.splitlines()) == 1
+    assert said_of(truncated, tmp_path / "run", result.err)
     names = ["broken-epoch-0002", "epoch-0001", "epoch-0002"]
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == names
     assert digests(tmp_path / "run" / "final") == digests(finished.folder / "final")

@@ -2,17 +2,19 @@
 
 import pytest
 import torch
+from support.runs import DIGITS, SMALL_NET, quick
 from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from overhaul import models
 from overhaul.hub import weights as hub
 from overhaul.models.mobilenet import Depthwise
 from overhaul.options import Run
 from overhaul.run.checkpointer import Keeper
+from overhaul.setups import wide_resnet
 from overhaul.training import trainer as loop
 from overhaul.training.trainer import READ_EVERY, train
-from support.runs import quick
 
 READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
 
@@ -63,16 +65,25 @@ def test_the_device_is_read_at_the_looks_alone(digits_teacher, monkeypatch, tmp_
     assert [step for step, reads in steps.items() if reads] == [1, READ_EVERY], steps
 
 
-def test_compiled_networks_are_compiled_once(digits_teacher, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "teacher", [SMALL_NET, pytest.param(wide_resnet(10, 2, num_classes=10), marks=pytest.mark.slow)], ids=str
+)
+def test_compiled_networks_are_compiled_once_and_train_alike(few_digits, tmp_path, teacher):
     """An epoch drops its odd last batch, the tests of teacher and student have one, and then it trains on."""
-    torch._dynamo.reset()
-    counters.clear()
-    setup = quick(digits_teacher, epochs=2, batch_size=96)
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        result = train(setup, Run(output_dir=str(tmp_path / "run"), compile="default"))
-    assert counters["stats"]["unique_graphs"] == 2, "teacher and student"
+    torch.manual_seed(0)
+    hub.save(tmp_path / "teacher", models.create(teacher), DIGITS, list("0123456789"))
+    setup, losses = quick(tmp_path / "teacher", epochs=2, batch_size=40), []
+    for compile in ("no", "default"):
+        torch._dynamo.reset()
+        counters.clear()
+        run = Run(output_dir=str(tmp_path / compile), compile=compile, data_path=few_digits)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            result = train(setup, run)
+        assert counters["stats"]["unique_graphs"] == (0 if compile == "no" else 2), "teacher and student"
+        losses.append([line["loss"] for line in result.metrics])
     hub.load(str(result.folder))  # strictly, so under the names of a network that was not compiled
-    assert len(result.metrics) == 2 and not any("graph_break" in key and counters[key] for key in counters)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) == 2
+    assert not any("graph_break" in key and counters[key] for key in counters)
 
 
 @pytest.mark.parametrize("size", [8, 9])

@@ -22,11 +22,14 @@ NOBODY = "http://127.0.0.1:9"
 class Client:
     """client(["push", ...], ...) -> an answer each: .status, .out, .err, .waits (seconds it would have paused).
 
-    hub: None where no Hub can be reached; home: of the cache; folder: where the commands run.
+    hub: or its address; None where no Hub can be reached; home: of the cache; folder: where the commands run.
     """
 
-    def __init__(self, hub: LocalHub | None, home: Path, offline: bool = False, folder: Path | None = None) -> None:
-        self.endpoint, self.home, self.offline, self.folder = hub.endpoint if hub else NOBODY, home, offline, folder
+    def __init__(
+        self, hub: LocalHub | str | None, home: Path, offline: bool = False, folder: Path | None = None
+    ) -> None:
+        self.endpoint = (hub if isinstance(hub, str) else hub.endpoint) if hub else NOBODY
+        self.home, self.offline, self.folder = home, offline, folder
 
     def __call__(self, *commands: list, token: str | None = TOKEN) -> list[SimpleNamespace]:
         with pytest.MonkeyPatch.context() as patch:
@@ -62,6 +65,11 @@ class Client:
         )
         assert result.returncode == 0, result.stderr
         return result
+
+
+def ask(endpoint: str, home: Path, command: list) -> SimpleNamespace:
+    """A command that needs the Hub at that address, in whatever process this is."""
+    return Client(endpoint, home)(command)[0]
 
 
 def run(argv: list[str], patch: pytest.MonkeyPatch) -> SimpleNamespace:

@@ -6,6 +6,9 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from overhaul.data import sources
+from overhaul.options import Run
+
 NAMES = ["cat", "dog", "eel"]
 
 
@@ -18,6 +21,17 @@ def some_split(n: int, image="img", label="fine_label", labels=None, feature=Non
     features = datasets.Features({image: datasets.Image(), label: feature or datasets.ClassLabel(names=NAMES)})
     labels = [i % 3 for i in range(n)] if labels is None else labels
     return datasets.Dataset.from_dict({image: some_images(n), label: labels}, features=features)
+
+
+def write_digits(folder: Path, train: int = 96, test: int = 40) -> str:
+    """The first digits of each split, for runs of a few steps."""
+    columns = {}
+    for images, n in zip(sources.load("digits", 16, Run(), 10), (train, test), strict=True):
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=images.classes)})
+        pictures = [Image.fromarray(pixels) for pixels in images.pixels[:n]]
+        rows = {"image": pictures, "label": images.labels[:n]}
+        columns["test" if columns else "train"] = datasets.Dataset.from_dict(rows, features=features)
+    return write_parquet(folder, **columns)
 
 
 def write_parquet(folder: Path, **splits: datasets.Dataset) -> str:

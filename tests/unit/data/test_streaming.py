@@ -93,11 +93,16 @@ def test_an_epoch_that_goes_on_has_the_steps_that_were_left_with_other_images(se
     assert labels_of(loader) == whole
 
 
-WAYS = [(world, workers) for world in (1, 2, 3) for workers in (0, 1, 2)]
-FEW = {"tar shards": [(1, 1), (3, 2)], "save_to_disk": [(2, 0), (3, 2)], "imagefolder": [(2, 1)]}
+WAYS = {  # world and workers, with or without a file for each worker
+    "4 parquet files": [(1, 0), (1, 2), (2, 1), (3, 2)],
+    "1 parquet file": [(1, 1), (2, 2), (3, 0)],
+    "tar shards": [(1, 1), (3, 2)],
+    "save_to_disk": [(2, 0), (3, 2)],
+    "imagefolder": [(2, 1)],
+}
 
 
-@pytest.mark.parametrize(("form", "world", "workers"), [(form, *way) for form in FORMS for way in FEW.get(form, WAYS)])
+@pytest.mark.parametrize(("form", "world", "workers"), [(form, *way) for form in FORMS for way in WAYS[form]])
 def test_each_image_is_shown_once_over_all_processes(sets, form, world, workers):
     """Training and test stream; the numbers divide, so that no training image is left for the next pass."""
     trained, tested, n = [], [], SIZES.get(form, N)
@@ -316,7 +321,7 @@ def ten_classes(tmp_path) -> Path:
 def test_a_streamed_run_says_that_it_resumes_approximately_and_resumes(overhaul, ten_classes):
     folder = ten_classes / "run"
     small = ["--setup", "digits_teacher", "--student.kwargs.depth", 10, "--student.kwargs.width", 1]
-    how = ["--crop_area", "[0.5,1]", "--image_size", 32, "--data_path", ten_classes / "set", "--streaming"]
+    how = ["--crop_area", "[0.5,1]", "--image_size", 16, "--data_path", ten_classes / "set", "--streaming"]
     sizes = ["--epochs", 2, "--batch_size", 8, "--workers", 1, "--output_dir", folder]
     first = overhaul("train", *small, *how, *sizes)
     assert first.status == 0, first.err

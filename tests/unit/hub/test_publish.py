@@ -2,32 +2,28 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from support.hub_client import Client
 from support.hub_server import TOKEN, Fault, LocalHub
-from support.places import REPOSITORY
-from support.runs import same_weights
+from support.runs import flags, same_weights, teaching
 
 from overhaul.hub import card, publish, weights
 from overhaul.hub import config as model_config
-from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.training import record
-from overhaul.training.trainer import train
 
 FILES = {"config.json", "model.safetensors", "README.md", "overhaul.json", "metrics.jsonl", "curves.png"}
 
 
-@pytest.fixture(scope="module")
-def finished(digits_teacher, tmp_path_factory):
+@pytest.fixture
+def student(finished) -> Path:
     """The folder of a run that distilled a student of the digits for two epochs."""
-    setup = SETUPS["digits"]
-    setup = replace(setup, epochs=2, teacher=replace(setup.teacher, weights=str(digits_teacher)))
-    return train(setup, Run(output_dir=str(tmp_path_factory.mktemp("student") / "run"))).folder
+    return finished.folder
 
 
 @pytest.fixture
@@ -41,32 +37,32 @@ def client(hub, tmp_path):
     return Client(hub, tmp_path / "home")
 
 
-def test_a_push_is_one_commit_tagged_with_the_accuracy_and_nothing_is_sent_twice(finished, hub, client, tmp_path):
-    push = ["push", finished, "me/digits"]
+def test_a_push_is_one_commit_tagged_with_the_accuracy_and_nothing_is_sent_twice(student, hub, client, tmp_path):
+    push = ["push", student, "me/digits"]
     first, again, best, pulled, taken, evaluated, asked = client(
         push, push, [*push, "--best"], ["pull", "me/digits", "--out", tmp_path / "pulled"],
         ["pull", "me/digits", "--out", tmp_path / "pulled"], ["evaluate", "me/digits", "--data", "digits", "--json"],
-        ["evaluate", finished / "best", "--data", "digits", "--json"],
+        ["evaluate", student / "best", "--data", "digits", "--json"],
     )  # fmt: skip
     assert first.status == 0, first.err
-    line = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    line = json.loads((student / "metrics.jsonl").read_text().splitlines()[-1])
     assert hub.messages("me/digits")[1] == f"Final student, epoch 2: test top-1 {line['test_top1']:.2f} %"
     _, (sha, _, _), (best_sha, best_message, _) = hub.repositories.find("me/digits").commits
     tags = {f"top1-{line['test_top1']:.2f}": sha, f"top1-{best_message.split()[-2]}": best_sha}
     assert hub.tags("me/digits") == tags and sha in first.out and sha in again.out and best_sha in best.out
     assert set(hub.files("me/digits", sha)) - {".gitattributes"} == FILES
-    assert hub.files("me/digits", sha)["model.safetensors"] == (finished / "final" / "model.safetensors").read_bytes()
+    assert hub.files("me/digits", sha)["model.safetensors"] == (student / "final" / "model.safetensors").read_bytes()
     assert len(hub.uploads) == len(set(hub.uploads)) and again.status == best.status == 0
     assert pulled.status == 0 and hub.repositories.find("me/digits").resolve("main") in pulled.out
     assert {path.name for path in (tmp_path / "pulled").iterdir()} == FILES
-    assert same_weights(weights.load(str(tmp_path / "pulled")), weights.load(str(finished / "best")))
+    assert same_weights(weights.load(str(tmp_path / "pulled")), weights.load(str(student / "best")))
     assert taken.status == 2 and "is in use" in taken.err
     assert evaluated.status == 0 and json.loads(evaluated.out) == json.loads(asked.out)
 
 
-def test_the_card_and_the_record(finished, digits_teacher, tmp_path):
+def test_the_card_and_the_record(student, digits_teacher, tmp_path):
     (tmp_path / "made").mkdir()
-    publish.make_repository(finished, finished / "final", tmp_path / "made", "me/digits", "final")
+    publish.make_repository(student, student / "final", tmp_path / "made", "me/digits", "final")
     read = ModelCard.load(tmp_path / "made" / "README.md")
     told = json.loads((tmp_path / "made" / "overhaul.json").read_text())
     last, best = told["final"], told["best"]
@@ -85,15 +81,15 @@ def test_the_card_and_the_record(finished, digits_teacher, tmp_path):
     ):  # fmt: skip
         assert words in read.content, words
     assert told["teacher"]["source"] == "run" and told["teacher"]["test_top1"] > 0
-    assert str(finished.parent) not in read.content + json.dumps(told), "no folder of this machine"
+    assert str(student.parent) not in read.content + json.dumps(told), "no folder of this machine"
     assert re.fullmatch(r"1,437 images of 10 classes, labels \w{8}", told["data"]["training_images"])
     assert told["versions"]["torch"] in torch.__version__
 
 
 @pytest.mark.parametrize(("row", "of_paper"), [("cifar_c", "24.08"), ("imagenet_a", "5.83")])
-def test_the_card_shows_the_published_errors(finished, row, of_paper):
+def test_the_card_shows_the_published_errors(student, row, of_paper):
     setup = SETUPS[row]
-    told, metrics = publish.read_run(finished)
+    told, metrics = publish.read_run(student)
     teacher = {**told["teacher"], **record.describe(setup.teacher), "revision": "c0ffee", "source": "me/teacher"}
     data = {**told["data"], "name": setup.data, "hub_id": "me/images", "revision": "abc123"}
     told |= {"setup": row, "published": asdict(setup.published), "student": record.describe(setup.student)}
@@ -110,14 +106,14 @@ def test_the_card_shows_the_published_errors(finished, row, of_paper):
     assert "after its length was changed: they are not comparable" in longer
 
 
-def test_private_repositories_and_runs_that_cannot_be_pushed(finished, hub, client, tmp_path):
+def test_private_repositories_and_runs_that_cannot_be_pushed(student, hub, client, tmp_path):
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "overhaul.json").write_text("{}")
     private, open_one, late, no_run, no_end, badly_named, not_mine = client(
-        ["push", finished, "me/private", "--private"], ["push", finished, "me/open"],
-        ["push", finished, "me/open", "--private"], ["push", tmp_path, "me/x"], ["push", unfinished, "me/x"],
-        ["push", finished, "me/a/b"], ["push", finished, "other/x"],
+        ["push", student, "me/private", "--private"], ["push", student, "me/open"],
+        ["push", student, "me/open", "--private"], ["push", tmp_path, "me/x"], ["push", unfinished, "me/x"],
+        ["push", student, "me/a/b"], ["push", student, "other/x"],
     )  # fmt: skip
     assert private.status == 0 and hub.repositories.find("me/private").private, private.err
     assert open_one.status == 0 and not hub.repositories.find("me/open").private
@@ -136,7 +132,7 @@ def test_private_repositories_and_runs_that_cannot_be_pushed(finished, hub, clie
     assert anonymous[0].status == 2 and "or it is private" in anonymous[0].err and mine[0].status == 0
 
 
-TRAIN = ["train", "--setup", "digits_teacher", "--epochs", 3, "--student.kwargs.depth", 10, "--student.kwargs.width", 1]
+TRAIN = ["train", *teaching("--student.kwargs.width", 1, epochs=3)]
 
 
 def test_training_pushes_in_the_background_and_at_its_end(hub, client, tmp_path):
@@ -183,7 +179,7 @@ from transformers import AutoModelForImageClassification
 
 assert "overhaul.train" not in sys.modules
 torch.manual_seed(0)
-images = torch.randn(4, 3, 32, 32)
+images = torch.randn(4, 3, 16, 16)
 ours = overhaul.load("me/digits")
 with torch.no_grad():
     logits = ours(images)
@@ -195,19 +191,16 @@ with torch.no_grad():
 """
 
 
-def test_the_whole_round(hub, client, digits_teacher, tmp_path):
-    """Two processes train and push; we, timm and transformers load it; it is as accurate; it teaches."""
-    train = ["--setup", "digits", "--teacher", digits_teacher, "--epochs", "2", "--output_dir", tmp_path / "run"]
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", REPOSITORY / "launch" / "cpus.yaml"]
-    launcher += ["--num_processes", "2", "--main_process_port", "0", REPOSITORY / "overhaul" / "train.py"]
-    command = [*launcher, *train, "--push_to_hub", "me/digits", "--push_every", "1"]
-    result = client.python(*map(str, command), ACCELERATE_USE_CPU="false", OMP_NUM_THREADS="1")
-    assert result.stdout.count("pushed: ") == 1
+def test_the_whole_round(hub, client, ranks, digits_teacher, tmp_path):
+    """Two ranks train and push; we, timm and transformers load it; it is as accurate; it teaches."""
+    pushing = flags(digits_teacher, tmp_path / "run", "--push_to_hub", "me/digits", "--push_every", "1")
+    results = ranks("support.hub_client:ask", hub.endpoint, tmp_path / "home", pushing)
+    assert [result.out.count("pushed: ") for result in results] == [1, 0], results
     assert hub.messages("me/digits")[1:][-1].startswith("Final student, epoch 2")
     client.python("-c", ROUND)
     evaluated, taught = client(
         ["evaluate", "me/digits", "--data", "digits", "--json"],
-        ["train", "--setup", "digits", "--teacher", "me/digits", "--epochs", 1, "--output_dir", tmp_path / "next"],
+        flags("me/digits", tmp_path / "next", "--epochs", 1),
     )
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert evaluated.status == 0 and json.loads(evaluated.out)["top1"] == pytest.approx(line["test_top1"], abs=1e-9)
