@@ -148,7 +148,7 @@ def few_digits(once) -> str:
 def finished_and_said(once, digits_teacher) -> tuple[Result, str]:
     def make(folder: Path) -> tuple[Result, str]:
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            result = train(quick(digits_teacher), Run(output_dir=str(folder / "run")))
+            result = train(quick(digits_teacher), Run(output_dir=str(folder / "run")), show=True)
         return result, said.getvalue()
 
     return once("finished", make)

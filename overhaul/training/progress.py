@@ -23,7 +23,7 @@ class Progress:
 
     def __init__(self, steps: int) -> None:
         self.steps, self.done, self.started = steps, 0, time.monotonic()
-        self.bar = None
+        self.bar = None  # of the epoch that is open, or was last
 
     def say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
@@ -45,7 +45,8 @@ class Progress:
         )
 
     def close_epoch(self) -> None:
-        self.bar.close()
+        if self.bar:
+            self.bar.close()
 
     def epoch(self, line: dict, setup: Setup) -> None:
         """A line of metrics.jsonl."""

@@ -14,7 +14,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from support.places import REPOSITORY
 from support.runs import teaching
 
-from overhaul.hub import weights as hub
+from overhaul import hub
 
 FILES = sorted((REPOSITORY / "launch").glob("*.yaml"))
 WHERE = {

@@ -22,7 +22,7 @@ from support.stress_resume import Killed, finish, stress, summary
 
 from overhaul.options import Run
 from overhaul.run import checkpoints
-from overhaul.run.folder import Claim
+from overhaul.run.folder import RunFolder
 
 
 def arguments_of(digits_teacher) -> list[str]:
@@ -146,15 +146,14 @@ def test_a_run_that_has_not_begun_is_stopped_at_once(digits_teacher, tmp_path):
 
 STUCK = """
 import time
-from overhaul.preemption import Told, Watch, listening
-watch = Watch()
-with listening(watch.hear):
-    watch.arm(1, None)
+from overhaul.system.preemption import StopRequested, StopSignal, installed, stop_at_once
+with installed(stop_at_once), StopSignal() as stop:
+    stop.arm(1, None)
     print("armed", flush=True)
     try:
-        while time.sleep(0.05) or not watch.any():
+        while time.sleep(0.05) or not stop.check():
             pass
-    except Told:
+    except StopRequested:
         print("told", flush=True)
         while True:
             time.sleep(0.05)
@@ -180,8 +179,8 @@ def test_the_lock_ends_with_its_process_though_a_forked_worker_lives_on(tmp_path
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from overhaul.options import Run\n"
-        "from overhaul.run.folder import Claim\n"
-        "claim = Claim(Path(sys.argv[1]), Run())\n"
+        "from overhaul.run.folder import RunFolder\n"
+        "claim = RunFolder(Path(sys.argv[1]), Run())\n"
         "claim.lock()\n"
         "child = os.fork()\n"
         "if child: print(child, flush=True)\n"
@@ -189,12 +188,12 @@ def test_the_lock_ends_with_its_process_though_a_forked_worker_lives_on(tmp_path
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
     child = int(holder.stdout.readline())
-    with pytest.raises(ValueError, match=f"in use by another run .process {holder.pid} on"), Claim(tmp_path, Run()):
+    with pytest.raises(ValueError, match=f"in use by another run .process {holder.pid} on"), RunFolder(tmp_path, Run()):
         pass
     holder.kill()
     holder.wait()
     assert Path(f"/proc/{child}").exists()
-    with Claim(tmp_path, Run()):
+    with RunFolder(tmp_path, Run()):
         pass
     os.kill(child, signal.SIGKILL)
 

@@ -15,7 +15,7 @@ from support.launch import TORCHRUN, launch, launch_two_nodes
 from support.one_step import one_step
 from support.places import SHARED
 from support.ranks import Ranks
-from support.runs import SIZE, digests, distilling, flags, quick, stop, teaching, times_apart
+from support.runs import DIGITS, digests, distilling, flags, quick, stop, teaching, times_apart
 
 from overhaul import models
 from overhaul.data import sources
@@ -50,7 +50,7 @@ def test_the_test_set_is_counted_whole_and_the_saved_student_is_the_measured_one
 
 def test_two_ranks_evaluate_an_odd_number_of_images_exactly(ranks, finished, tmp_path, overhaul):
     """359 images on two processes: the loaders are of unequal length."""
-    (digits,) = sources.load("digits", SIZE, Run(), 10, splits=("test",))
+    (digits,) = sources.load("digits", Run(), DIGITS.preprocessing, 10, splits=("test",))
     pictures = [Image.fromarray(pixels) for pixels in digits.pixels[:359]]
     columns = {"image": pictures, "label": digits.labels[:359]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})

@@ -18,10 +18,9 @@ from support.hub_server import COMMIT, TOKEN, LocalHub
 from support.places import REPOSITORY
 from support.runs import command as run_here
 
-from overhaul import models
-from overhaul.hub import weights as hub
-from overhaul.setups import SETUPS
-from overhaul.training.build import fit_to_classes
+from overhaul import hub, models
+from overhaul.options import Run
+from overhaul.setups import SETUPS, resolve
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
@@ -68,7 +67,7 @@ def add_imagenet(place: Path, draw: np.random.Generator) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert run_here(*shlex.split(prepare)[1:]).status == 0
-    setup = fit_to_classes(SETUPS["imagenet_b"], 2)
+    setup = resolve(SETUPS["imagenet_b"], Run(), ["tench", "goldfish"])
     torch.save(models.create(setup.teacher).state_dict(), place / "resnet50.pt")
     student, folder = models.create(setup.student), place / "runs" / "imagenet_b-overhaul-seed0" / "final"
     hub.save(folder, student, setup, ["tench", "goldfish"])

@@ -18,14 +18,11 @@ from support.runs import DIGITS, digests, flags, outcome, quick, stop
 
 from overhaul.options import Run
 from overhaul.run import checkpoints
-from overhaul.run import state as room
-from overhaul.run.checkpointer import Keeper
 from overhaul.run.state import State
 from overhaul.setups import Net, Setup
 from overhaul.system import accelerator as engine
-from overhaul.system.preemption import Preempted
-from overhaul.training.build import Job
-from overhaul.training.trainer import train
+from overhaul.system.preemption import Preempted, installed, stop_at_once
+from overhaul.training.trainer import Trainer, train
 
 STEPS = 22  # an epoch of the digits
 
@@ -72,18 +69,19 @@ def test_every_kind_of_run_ends_the_same(digits_teacher, few_digits, monkeypatch
 
 
 def test_told_to_stop_during_evaluation(digits_teacher, finished, monkeypatch, tmp_path):
-    setup, run, evaluate = quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), Job.evaluate
+    setup, run, evaluate = quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), Trainer.evaluate
 
-    def told(self, net, *rounds):
-        if rounds:  # the student, not the teacher
+    def told(self, net):
+        if net is self.student:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return evaluate(self, net, *rounds)
+        return evaluate(self, net)
 
     with (
         monkeypatch.context() as patch,
+        installed(stop_at_once),
         pytest.raises(Preempted, match="by SIGUSR1, and saved after step 22 of epoch 1"),
     ):
-        patch.setattr(Job, "evaluate", told)
+        patch.setattr(Trainer, "evaluate", told)
         train(setup, run)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
     assert outcome(train(setup, run)) == outcome(finished)
@@ -91,8 +89,8 @@ def test_told_to_stop_during_evaluation(digits_teacher, finished, monkeypatch, t
 
 def test_the_last_two_checkpoints_and_the_best_are_kept(digits_teacher, monkeypatch, tmp_path):
     accuracies = iter([30.0, 50.0, 40.0])  # of the teacher first
-    evaluate = Job.evaluate
-    monkeypatch.setattr(Job, "evaluate", lambda *a: {**evaluate(*a), "top1": next(accuracies, 20.0)})
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda *a: {**evaluate(*a), "top1": next(accuracies, 20.0)})
     train(quick(digits_teacher, epochs=4), Run(output_dir=str(tmp_path / "run"), checkpoint_steps=10))
     names = ["epoch-0001", "epoch-0003-step-000014", "epoch-0004"]
     assert [path.name for path in checkpoints.found(tmp_path / "run")] == names
@@ -102,8 +100,8 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(digits_teacher, monkeypa
 
 
 def test_checkpoints_by_the_clock(digits_teacher, monkeypatch, tmp_path):
-    names, write = [], room.checkpoints.complete
-    monkeypatch.setattr(room.checkpoints, "complete", lambda made, name: (names.append(name), write(made, name)))
+    names, write = [], checkpoints.complete
+    monkeypatch.setattr(checkpoints, "complete", lambda made, name: (names.append(name), write(made, name)))
     run = Run(output_dir=str(tmp_path / "run"), checkpoint_minutes=0.2 / 60)
     result = train(quick(digits_teacher, epochs=1), run)
     assert len(names) > 2 and names[-1] == "epoch-0001" and all("step" in name for name in names[:-1])
@@ -209,14 +207,14 @@ def full_disk():
 
 @pytest.mark.parametrize("epochs", [{1}, {1, 2}], ids=["for an epoch", "to the end"])
 def test_a_full_disk_stops_no_training(digits_teacher, monkeypatch, tmp_path, overhaul, full_disk, epochs):
-    folder, after = tmp_path / "run", Keeper.after_step
+    folder, after = tmp_path / "run", Trainer.after_step
 
     def filling(self) -> None:
         full_disk(self.state.epoch in epochs)
         after(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "after_step", filling)
+        patch.setattr(Trainer, "after_step", filling)
         result = overhaul(*flags(digits_teacher, folder, "--epochs", "3"))
     full_disk(False)
     lines, found = result.err.splitlines(), checkpoints.found(folder)
@@ -294,7 +292,7 @@ def test_tensorboard_shows_each_epoch_once(digits_teacher, monkeypatch, tmp_path
 
 def test_what_accelerate_saves_and_loads(tmp_path):
     """A canary: weights under plain names, momentum, registered objects, random numbers, whose file may be missing."""
-    accelerator = engine.start(Run())
+    accelerator = engine.start()
     network = torch.nn.Linear(3, 2)
     model, optimizer = accelerator.prepare(network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9))
     state = State(step=3)

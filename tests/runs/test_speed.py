@@ -55,7 +55,7 @@ def step_without(switch: str):
     layout = torch.contiguous_format if switch == "channels_last" else torch.channels_last
     trial.model.to(memory_format=layout)
     trial.teacher.to(memory_format=layout)
-    teach = trial.teach
+    teach = trial.teacher_forward
     if switch == "no graph of the teacher":
         trial.teacher.requires_grad_(True)
         teach = trial.precision(trial.teacher.forward_stages)
@@ -97,7 +97,7 @@ def test_images_come_faster_than_in_the_release(kind, read, least, shared, tmp_p
         loader = TrainLoader(images, setup, seed=0, workers=workers)
         release, found = release_loader(images, setup, tmp_path), []
         for _ in range(5):
-            ours = data.images_per_second(data.endless_batches(loader, workers), seconds=4)
+            ours = data.images_per_second(data.endless_batches(loader), seconds=4)
             found.append((ours, data.images_per_second(release, seconds=4)))
     ratios = [ours / theirs for ours, theirs in found]
     ours, theirs = map(statistics.median, zip(*found, strict=True))

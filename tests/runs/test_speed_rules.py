@@ -7,14 +7,11 @@ from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from overhaul import models
-from overhaul.hub import weights as hub
+from overhaul import hub, models
 from overhaul.models.mobilenet import Depthwise
 from overhaul.options import Run
-from overhaul.run.checkpointer import Keeper
 from overhaul.setups import wide_resnet
-from overhaul.training import trainer as loop
-from overhaul.training.trainer import READ_EVERY, train
+from overhaul.training.trainer import READ_EVERY, Trainer, train
 
 READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
 
@@ -48,19 +45,19 @@ class ReadsBelow(TorchDispatchMode):
 def test_the_device_is_read_at_the_looks_alone(digits_teacher, monkeypatch, tmp_path):
     """Losses and accuracy are summed up on the device; a step between two looks never waits for it."""
     seen, steps = [], {}
-    after, train_epoch = Keeper.after_step, loop.train_epoch
+    after, train_epoch = Trainer.after_step, Trainer.train_epoch
 
-    def after_step(keeper) -> None:
-        steps[keeper.state.step] = list(seen)
+    def after_step(trainer) -> None:
+        after(trainer)
+        steps[trainer.state.step] = list(seen)
         seen.clear()
-        after(keeper)
 
     def watched(*arguments):
         with Reads(seen), ReadsBelow(seen):
             return train_epoch(*arguments)
 
-    monkeypatch.setattr(Keeper, "after_step", after_step)
-    monkeypatch.setattr(loop, "train_epoch", watched)
+    monkeypatch.setattr(Trainer, "after_step", after_step)
+    monkeypatch.setattr(Trainer, "train_epoch", watched)
     train(quick(digits_teacher, epochs=2), Run(output_dir=str(tmp_path / "run")))
     assert [step for step, reads in steps.items() if reads] == [1, READ_EVERY], steps
 

@@ -17,14 +17,12 @@ from safetensors.torch import load_file
 from support.images import some_split, write_parquet
 from support.runs import DIGITS_TEACHER, SIZE, digests, distilling, flags, quick, student_of, teaching, times_apart
 
-from overhaul import models
-from overhaul.hub import weights as hub
+from overhaul import hub, models
 from overhaul.options import Run
 from overhaul.setups import SETUPS, Net
-from overhaul.system import accelerator as engine
+from overhaul.system.messages import duration
 from overhaul.training import trainer as loop
-from overhaul.training.build import make_job
-from overhaul.training.progress import duration
+from overhaul.training.build import build
 from overhaul.training.trainer import train
 
 
@@ -72,7 +70,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_te
 def test_both_methods_start_from_the_same_student(digits_teacher):
     def start(method):
         setup = quick(digits_teacher, method=method)
-        return make_job(setup, Run(), engine.start(Run())).student.state_dict()
+        return build(setup, Run()).student.state_dict()
 
     original, overhaul = start("original"), start("overhaul")
     assert all(torch.equal(original[name], overhaul[name]) for name in original)

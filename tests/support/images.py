@@ -7,8 +7,10 @@ import numpy as np
 from PIL import Image
 
 from overhaul.data import sources
-from overhaul.options import Run
+from overhaul.options import DataOptions
+from overhaul.recipe import Preprocessing
 
+SMALL = Preprocessing(16, 16, (0.5,) * 3, (0.5,) * 3)
 NAMES = ["cat", "dog", "eel"]
 
 
@@ -26,7 +28,7 @@ def some_split(n: int, image="img", label="fine_label", labels=None, feature=Non
 def write_digits(folder: Path, train: int = 96, test: int = 40) -> str:
     """The first digits of each split, for runs of a few steps."""
     columns = {}
-    for images, n in zip(sources.load("digits", 16, Run(), 10), (train, test), strict=True):
+    for images, n in zip(sources.load("digits", DataOptions(), SMALL, 10), (train, test), strict=True):
         features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=images.classes)})
         pictures = [Image.fromarray(pixels) for pixels in images.pixels[:n]]
         rows = {"image": pictures, "label": images.labels[:n]}

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import torch
 
 from overhaul.options import Run
-from overhaul.system import accelerator as engine
-from overhaul.training.build import make_job
+from overhaul.training.build import build
 from overhaul.training.optimisation import training_step
 from support.runs import DIGITS
 
@@ -16,16 +15,13 @@ def one_step(teacher: str, parts: int, comm_hook: str = "no") -> dict[str, torch
     """The first step of the digits, in fp32; losses are means over all processes."""
     setup = replace(DIGITS, teacher=replace(DIGITS.teacher, weights=teacher))
     run = Run(gradient_accumulation_steps=parts, comm_hook=comm_hook)
-    accelerator = engine.start(run)
-    job = make_job(setup, run, accelerator)
-    job.model.eval()
-    job.teacher.eval()
-    images, labels = next(iter(job.train_loader))
-    optimizer = SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
-    _, *losses = training_step(
-        accelerator, job.model, job.teach, optimizer, job.normalize(images), labels, setup.distill_weight, parts
-    )
-    gradients = {name: parameter.grad.clone() for name, parameter in job.method.named_parameters()}
-    result = {"losses": accelerator.reduce(torch.stack(losses), "mean"), **gradients}
-    accelerator.end_training()
+    of = build(setup, run)
+    of.model.eval()
+    of.teacher.eval()
+    images, labels = next(iter(of.train_loader))
+    networks = of.accelerator, of.model, of.teacher_forward, SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
+    _, *losses = training_step(*networks, of.normalize(images), labels, setup.distill_weight, parts)
+    gradients = {name: parameter.grad.clone() for name, parameter in of.method.named_parameters()}
+    result = {"losses": of.accelerator.reduce(torch.stack(losses), "mean"), **gradients}
+    of.accelerator.end_training()
     return result

@@ -9,12 +9,12 @@ import torch
 from support import golden as weights
 from torch import nn
 
-from overhaul import models
-from overhaul.distill import overhaul as distill
+from overhaul import distill, models
 from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.system import accelerator as engine
-from overhaul.training.optimisation import losses, make_optimizer, make_ready, make_teach, training_step
+from overhaul.training.build import start_accelerator
+from overhaul.training.optimisation import losses, make_optimizer, make_ready, make_teacher_forward, training_step
 
 NAMES = ("cifar_a", "cifar_d", "cifar_f", "imagenet_b")
 BIG = ("cifar_f", "imagenet_b")
@@ -63,7 +63,7 @@ def case(request, golden):
 
 def take_first_step(case, run: Run) -> SimpleNamespace:
     """Its losses and gradients, in channels_last, through what the loop makes ready; .model: the one with gradients."""
-    method, teacher, accelerator = copy.deepcopy(case.model), copy.deepcopy(case.teacher), engine.start(run)
+    method, teacher, accelerator = copy.deepcopy(case.model), copy.deepcopy(case.teacher), start_accelerator(run)
     model, _, teach = make_ready(method, teacher, case.setup, run, accelerator)
     model.zero_grad()
     images = case.images.to(memory_format=torch.channels_last)
@@ -181,13 +181,13 @@ def test_three_steps_through_our_training_step(case):
     """Not in channels_last."""
     expected = case.expected
     assert case.setup.weight_decay == expected["weight_decay"]
-    model, teacher, accelerator = copy.deepcopy(case.model), copy.deepcopy(case.teacher), engine.start(Run())
+    model, teacher, accelerator = copy.deepcopy(case.model), copy.deepcopy(case.teacher), engine.start()
     model.zero_grad()
     optimizer = make_optimizer(model, case.setup)
     for group in optimizer.param_groups:
         group["lr"] = expected["lr"]
     model, optimizer = accelerator.prepare(model, optimizer)
-    teach = make_teach(teacher, accelerator)
+    teach = make_teacher_forward(teacher, accelerator)
     for number, golden_losses in enumerate(expected["losses"]):
         _, mine, distilled = training_step(
             accelerator, model, teach, optimizer, case.images, case.labels, case.setup.distill_weight

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from support.hub_server import LocalHub
 from support.places import REPOSITORY
 
-from overhaul import models, timm_models
+from overhaul import hub, models, timm_models
 from overhaul.data.decoding import centre
 from overhaul.data.loaders import Normalize
-from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS, Net
 
 NETS = {

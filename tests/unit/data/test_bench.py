@@ -66,7 +66,7 @@ def test_the_release_makes_the_same_batches_as_normalised_floats(read, tmp_path)
     """A worker each for JPEGs; in memory ours needs none."""
     name, images, setup, workers = read(None)
     release = release_loader(images, setup, tmp_path)
-    pixels, labels, _ = next(bench.endless_batches(TrainLoader(images, setup, seed=0), 0))
+    pixels, labels, _ = next(bench.endless_batches(TrainLoader(images, setup, seed=0)))
     theirs, their_labels = next(iter(release))
     size, n = setup.image_size, setup.batch_size
     expected = ("ImageNet, synthetic", 224, 32, 1) if read is bench.jpegs else ("CIFAR-100, synthetic", 32, 128, 0)
@@ -105,7 +105,7 @@ def test_a_wrong_path_is_told_before_anything_is_timed_and_threads_are_given_bac
         (["data", "--imagenet", "/nowhere"], ["/nowhere: there is no such folder"]),
         (["data", "--seconds", "0"], ["--seconds must be above 0"]),
         (["data", "--seconds", "-3"], ["--seconds must be above 0"]),
-        (["data", "--seconds", "nan"], ["--seconds must be above 0"]),
+        (["data", "--seconds", "nan"], ["--seconds", "float"]),
         (["data", "--seconds", "long"], ["--seconds", "long"]),
         (["date"], ["date"]),
     ],

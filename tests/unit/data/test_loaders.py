@@ -27,6 +27,7 @@ from overhaul.data.loaders import EvalLoader, Normalize, TrainLoader
 from overhaul.data.transforms import RandomCrop
 from overhaul.data.workers import deaths_explained, work
 from overhaul.setups import SETUPS
+from overhaul.system.messages import UserError
 from overhaul.training.evaluation import evaluate
 
 SETUP = replace(SETUPS["cifar_a"], batch_size=8)
@@ -156,7 +157,7 @@ def encoded_set(contents: list[bytes], split="train", labels=None) -> EncodedIma
     features = datasets.Features({"image": datasets.Image(decode=False)})
     table = datasets.Dataset.from_dict({"image": rows}, features).with_format("arrow")
     labels = np.arange(len(rows)) if labels is None else np.array(labels)
-    return EncodedImages(table, labels, tuple(map(str, range(len(rows)))), split, CROPPED.image_size, 256)
+    return EncodedImages(table, labels, tuple(map(str, range(len(rows)))), split, CROPPED.preprocessing)
 
 
 @pytest.fixture(scope="module")
@@ -475,7 +476,7 @@ def die() -> None:
 
 
 def complain() -> None:
-    raise ValueError("row 10 is odd; mend it")
+    raise UserError("row 10 is odd; mend it")
 
 
 def test_a_worker_that_dies_is_said_to_have_died_in_one_line():

@@ -21,10 +21,10 @@ from support.runs import digests, refused
 
 from overhaul.cli.main import main
 from overhaul.data import prepare, sources
-from overhaul.data.decoding import decode, has_exif, shorten
+from overhaul.data.decoding import decode, shorten, without_exif
 from overhaul.data.prepare import Preparation
 from overhaul.data.streaming import open_streams
-from overhaul.options import Run
+from overhaul.options import DataOptions, Run
 from overhaul.setups import SETUPS
 
 FORMS = ("imagefolder", "tar shards", "parquet", "save_to_disk")
@@ -63,7 +63,7 @@ def small_shards(monkeypatch):
 def contents(path: Path, num_classes=192, **flags) -> list[dict[int, tuple[bytes, str]]]:
     """The encoded images and file names of both splits by label."""
     found = []
-    for images in sources.load(str(path), 1, Run(**flags), num_classes, in_memory=False):
+    for images in sources.load(str(path), DataOptions(**flags), None, num_classes, whole=True):
         rows = images.read(np.arange(len(images)))
         named = {
             label: (bytes(encoded), Path(name).name)
@@ -75,7 +75,7 @@ def contents(path: Path, num_classes=192, **flags) -> list[dict[int, tuple[bytes
 
 
 def classes(path: Path) -> tuple[str, ...]:
-    return sources.load(str(path), 1, Run(), 192, in_memory=False)[0].classes
+    return sources.load(str(path), DataOptions(), None, 192, whole=True)[0].classes
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -134,7 +134,7 @@ def test_a_set_prepared_anew_is_not_taken_for_the_one_before(tmp_path):
     )
     sizes = set()
     for path, order in ((plain, "up"), (turned, "up"), (turned, "down")):
-        Preparation(path, Run(class_names=str(tmp_path / order)), str(tmp_path / "out")).write()
+        Preparation(path, DataOptions(class_names=str(tmp_path / order)), str(tmp_path / "out")).write()
         assert contents(tmp_path / "out") == contents(path)
         assert classes(tmp_path / "out") == tuple(NAMES if order == "up" else NAMES[::-1])
         sizes.add(tuple(file.stat().st_size for file in parquet_files(tmp_path / "out")))
@@ -144,7 +144,7 @@ def test_a_set_prepared_anew_is_not_taken_for_the_one_before(tmp_path):
 
 def test_training_images_are_written_in_a_random_order_the_same_every_time(origins, tmp_path):
     def order(out):
-        Preparation(str(origins["parquet"]), Run(), str(out)).write()
+        Preparation(str(origins["parquet"]), DataOptions(), str(out)).write()
         train, test = datasets.load_dataset(str(out)).values()
         assert test["label"][:] == list(range(10))
         return train["label"][:]
@@ -157,13 +157,13 @@ def test_training_images_are_written_in_a_random_order_the_same_every_time(origi
 @pytest.fixture
 def whole(origins, small_shards, tmp_path) -> dict[str, str]:
     """What a preparation that nothing stops leaves, by file."""
-    Preparation(str(origins["parquet"]), Run(workers=1), str(tmp_path / "whole")).write()
+    Preparation(str(origins["parquet"]), DataOptions(workers=1), str(tmp_path / "whole")).write()
     return digests(tmp_path / "whole")
 
 
 def slowly(origin: Path, out: Path, seconds: float) -> None:
     prepare.Preparation.encoded = delayed(prepare.Preparation.encoded, seconds)
-    Preparation(str(origin), Run(workers=1), str(out)).write()
+    Preparation(str(origin), DataOptions(workers=1), str(out)).write()
 
 
 def delayed(function, seconds: float):
@@ -190,14 +190,14 @@ def test_killed_at_any_time_the_same_command_ends_in_the_same_files(origins, who
         assert wanted <= len(names) < 6 and not (out / "README.md").exists()
         assert all((out / "data" / name).stat().st_mtime_ns == mtime for name, mtime in finished.items())
         finished = {name: (out / "data" / name).stat().st_mtime_ns for name in names}
-    Preparation(str(origins["parquet"]), Run(workers=1), str(out)).write()
+    Preparation(str(origins["parquet"]), DataOptions(workers=1), str(out)).write()
     assert digests(out) == whole
     assert all((out / "data" / name).stat().st_mtime_ns == mtime for name, mtime in finished.items())
 
 
 def test_a_finished_preparation_again_changes_nothing(origins, whole, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in parquet_files(tmp_path / "whole")}
-    Preparation(str(origins["parquet"]), Run(workers=2), str(tmp_path / "whole")).write()
+    Preparation(str(origins["parquet"]), DataOptions(workers=2), str(tmp_path / "whole")).write()
     assert digests(tmp_path / "whole") == whole
     assert before == {file: file.stat().st_mtime_ns for file in parquet_files(tmp_path / "whole")}
 
@@ -249,7 +249,7 @@ def test_an_error_ends_it_soon(origins, small_shards, tmp_path, overhaul, monkey
 
     monkeypatch.setattr(Preparation, "encoded", slow)
     with pytest.raises(ValueError, match="enough"):
-        Preparation(str(origins["parquet"]), Run(workers=workers), str(tmp_path / "out")).write()
+        Preparation(str(origins["parquet"]), DataOptions(workers=workers), str(tmp_path / "out")).write()
     assert len(calls) <= 4 + 2 * workers, "of 36 groups"
 
 
@@ -321,7 +321,7 @@ def test_larger_images_are_made_smaller_and_the_others_left_as_they_are(tmp_path
     shapes = {0: (64, 85), 1: (142, 64), 4: (64, 128), 6: (64, 64)}
     for number, shape in shapes.items():
         encoded = after[number][0]
-        assert encoded[:2] == b"\xff\xd8" and not has_exif(encoded)
+        assert encoded[:2] == b"\xff\xd8" and without_exif(encoded) is encoded
         small, wanted = decode(encoded), shorten(decode(files[number]), 64)
         assert small.shape[1:] == shape and min(small.shape[1:]) == 64
         assert (small.float() - wanted.float()).abs().mean() < 5
@@ -332,7 +332,7 @@ def test_quality_is_of_the_smaller_images(tmp_path):
     path = write_parquet(tmp_path / "set", [range(4)], changed=changed)
     sizes = []
     for quality in (30, 95):
-        Preparation(path, Run(), str(tmp_path / f"{quality}"), short_side=64, quality=quality).write()
+        Preparation(path, DataOptions(), str(tmp_path / f"{quality}"), short_side=64, quality=quality).write()
         sizes.append(sum(len(encoded) for encoded, _ in contents(tmp_path / f"{quality}")[0].values()))
     assert 2 * sizes[0] < sizes[1]
 
@@ -422,10 +422,10 @@ def test_imagenet_made_smaller_is_at_most_half_as_large(shared, tmp_path, overha
     assert result.status == 0 and "160 train and 64 validation images" in result.out
     before, after = (sum(file.stat().st_size for file in parquet_files(folder)) for folder in (origin, out))
     assert after < before / 2
-    run = Run(data_path=str(out))
-    train, test = sources.load("imagenet", 224, run, 1000, resize=256, in_memory=False)
+    show = SETUPS["imagenet_b"].preprocessing
+    train, test = sources.load("imagenet", DataOptions(data_path=str(out)), show, 1000, whole=True)
     assert (len(train), len(test), len(train.classes)) == (160, 64, 1000)
-    theirs = sources.load("imagenet", 224, Run(data_path=str(origin)), 1000, resize=256, in_memory=False)
+    theirs = sources.load("imagenet", DataOptions(data_path=str(origin)), show, 1000, whole=True)
     assert sorted(train.labels) == sorted(theirs[0].labels) and test.labels.tolist() == theirs[1].labels.tolist()
     pixels, broken = test.centres(np.arange(16))
     wanted, _ = theirs[1].centres(np.arange(16))

@@ -23,17 +23,20 @@ from overhaul.data import sources
 from overhaul.data.decoding import decode
 from overhaul.data.images import EncodedImages
 from overhaul.data.loaders import TrainLoader
-from overhaul.options import Run
+from overhaul.options import DataOptions
+from overhaul.recipe import Preprocessing
 from overhaul.setups import SETUPS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 NAMES = ["cat", "dog", "eel"]
+SHOW = Preprocessing(32, 32, (0.5,) * 3, (0.5,) * 3)
+LARGE = SETUPS["imagenet_b"].preprocessing
 WNIDS = ["n01440764", "n01443537", "n01484850"]
 SIZES = [(300, 400), (120, 90), (224, 224), (40, 70), (333, 250), (256, 300)]  # height and width
 
 
 def load(path, data="cifar100", num_classes=3, **flags) -> list[sources.Images]:
-    return sources.load(data, 32, Run(data_path=path, **flags), num_classes)
+    return sources.load(data, DataOptions(data_path=path, **flags), SHOW, num_classes)
 
 
 def check(loaded, train=7, test=5) -> None:
@@ -158,7 +161,8 @@ def test_a_single_split_saved_to_disk(tmp_path):
     some_split(7).save_to_disk(tmp_path / "set")
     with pytest.raises(ValueError, match=r"no test split .*; they have train"):
         load(str(tmp_path / "set"))
-    assert len(sources.load("cifar100", 32, Run(data_path=str(tmp_path / "set")), 3, splits=("train",))[0]) == 7
+    (train,) = sources.load("cifar100", DataOptions(data_path=str(tmp_path / "set")), SHOW, 3, splits=("train",))
+    assert len(train) == 7
 
 
 def test_labels_that_are_words(tmp_path):
@@ -224,16 +228,16 @@ def test_folders_that_hold_no_images(tmp_path, content, words):
 
 def test_an_unknown_data_set_gets_the_nearest_name():
     with pytest.raises(ValueError, match=r"'cifar10O' is not known \(did you mean cifar100\?\)|did you mean cifar10\?"):
-        sources.load("cifar10O", 32, Run(), 10)
+        sources.load("cifar10O", DataOptions(), SHOW, 10)
 
 
 def test_without_network_a_local_copy_is_advised(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"cifar10 cannot be read from the Hub .* --data_path DIR"):
-        sources.load("cifar10", 32, Run(), 10)
+        sources.load("cifar10", DataOptions(), SHOW, 10)
 
 
 def test_digits_are_the_real_ones_split_once():
-    train, test = sources.load("digits", 32, Run(), 10)
+    train, test = sources.load("digits", DataOptions(), SHOW, 10)
     assert (len(train), len(test)) == (1437, 360)
     assert train.pixels.shape == (1437, 32, 32, 3) and train.classes == tuple("0123456789")
     assert np.bincount(test.labels, minlength=10).min() >= 25
@@ -241,7 +245,7 @@ def test_digits_are_the_real_ones_split_once():
 
 
 def test_real_cifar100(shared):
-    train, test = sources.load("cifar100", 32, Run(data_path=str(shared / "data" / "cifar100")), 100)
+    train, test = sources.load("cifar100", DataOptions(data_path=str(shared / "data" / "cifar100")), SHOW, 100)
     assert (len(train), len(test)) == (50000, 10000)
     assert train.classes[:3] == ("apple", "aquarium_fish", "baby") and len(train.classes) == 100
     assert np.bincount(train.labels).tolist() == [500] * 100
@@ -319,7 +323,7 @@ def forms(tmp_path_factory) -> dict[str, Path]:
 
 
 def load_encoded(path: Path, **flags) -> list[EncodedImages]:
-    return sources.load("imagenet", 224, Run(data_path=str(path), **flags), 3, resize=256, in_memory=False)
+    return sources.load("imagenet", DataOptions(data_path=str(path), **flags), LARGE, 3, whole=True)
 
 
 def contents(images: EncodedImages) -> dict[str, int]:
@@ -336,7 +340,7 @@ def test_every_form_gives_the_same_bytes_and_labels(forms, form):
     train, test = load_encoded(forms[form])
     assert [contents(train), contents(test)] == EXPECTED
     assert train.classes == test.classes == (("0", "1", "2") if form == "tar shards" else tuple(WNIDS))
-    assert (train.size, train.resize) == (224, 256) and train.labels.dtype == np.int64
+    assert (train.size, train.show.resize) == (224, 256) and train.labels.dtype == np.int64
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -419,8 +423,8 @@ def test_imagenet_is_tested_on_its_validation_split_and_calls_it_so(tmp_path, mo
 SCRIPT = """
 import hashlib, json, os, sys, time
 import datasets, huggingface_hub, numpy
-from overhaul import sources
-from overhaul.run import Run
+from overhaul.data import sources
+from overhaul.options import DataOptions
 datasets.config.USE_PARQUET_EXPORT = False  # it is on another server
 time.sleep = lambda seconds: None  # the Hub's client waits before it tries again
 answers = []
@@ -428,7 +432,7 @@ for data, os.environ["HF_TOKEN"] in json.loads(sys.argv[1]):
     datasets.config.HF_DATASETS_CACHE = os.environ["HF_HOME"] + "/" + str(len(answers))  # as on a new machine
     huggingface_hub.constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE + "/hub"
     try:
-        splits = sources.load(data, 224, Run(), 3, in_memory=False)
+        splits = sources.load(data, DataOptions(), None, 3, whole=True)
     except ValueError as error:
         answers.append(str(error))
         continue

@@ -7,8 +7,8 @@ import torch
 from support.plain_step import plain_distance
 from torch import nn
 
-from overhaul import models
-from overhaul.distill import overhaul as distill
+from overhaul import distill, models
+from overhaul.distill import overhaul as room
 
 
 def norm_with(scale, shift) -> nn.BatchNorm2d:
@@ -78,7 +78,7 @@ def test_partial_l2_is_fp32_whatever_the_inputs(dtype):
 @pytest.mark.parametrize("piece", [1, 50, 2**18])
 def test_partial_l2_is_the_plain_formula_and_so_is_its_gradient(monkeypatch, layout, piece):
     """In float64, against autograd, whatever the pieces and the layout."""
-    monkeypatch.setitem(distill.PIECE, "cpu", piece)
+    monkeypatch.setitem(room.PIECE, "cpu", piece)
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 3, 5, 4, 6, dtype=torch.float64).unbind()
     margin = -torch.rand(5, dtype=torch.float64)

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from support.places import REPOSITORY
 from torch import nn
 
-from overhaul import models
-from overhaul.hub import config as model_config
+from overhaul import hub, models
+from overhaul.hub import config as student_config
 from overhaul.hub import export as room
-from overhaul.hub import weights as hub
 from overhaul.hub.export import export
 from overhaul.models.wide_resnet import WideResNet
+from overhaul.report.tables import exported
 from overhaul.setups import SETUPS, Net
 
 FORMS = tuple(room.LIMITS)
@@ -86,7 +86,7 @@ def open_safetensors(file: Path):
     state = load_file(file)
     assert all(value.is_contiguous() for value in state.values())
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
-    network = models.create(model_config.to_net(config))
+    network = models.create(student_config.net_of(config))
     network.load_state_dict(state, strict=True)
     return network.eval(), config
 
@@ -132,9 +132,11 @@ def test_every_family_is_tried_here():
 @pytest.mark.parametrize("form", FORMS)
 def test_every_family_in_every_format(student, form, tmp_path, capfd):
     out = tmp_path / "new" / "folder" / f"student.{form}"
-    line = export(str(student), form, out)
+    answer = export(str(student), form, out)
     assert capfd.readouterr() == ("", "")
+    line = exported(answer, {})
     assert line.startswith(f"{out}: {form}, ") and "[batch, 3, 32, 32] normalised with mean 0.5, 0.5, 0.5" in line
+    assert answer["bytes"] == out.stat().st_size and answer["difference"] <= room.LIMITS[form]
     assert os.listdir(out.parent) == [out.name] and out.stat().st_mode & 0o777 == 0o666 & ~UMASK
     function, config = OPEN[form](out)
     assert config == json.loads((student / "config.json").read_text())
@@ -148,10 +150,10 @@ def test_every_family_in_every_format(student, form, tmp_path, capfd):
 def test_a_bare_file_of_half_precision_in_channels_last(form, tmp_path):
     network = lively(small("wide_resnet"))
     torch.save(network.half().to(memory_format=torch.channels_last).state_dict(), tmp_path / "weights.pt")
-    line = export(str(tmp_path / "weights.pt"), form, tmp_path / "out")
+    line = exported(export(str(tmp_path / "weights.pt"), form, tmp_path / "out"), {})
     assert "images [batch, 3, 32, 32] normalised as in training" in line
     function, config = OPEN[form](tmp_path / "out")
-    assert config == model_config.of_net(small("wide_resnet"))
+    assert config == student_config.net_entries(small("wide_resnet"))
     assert same_logits(hub.load(str(tmp_path / "weights.pt")), function, room.LIMITS[form])
 
 
@@ -169,14 +171,14 @@ def test_the_release_teacher(shared, tmp_path):
 
 def test_images_have_the_size_that_the_student_was_trained_on(tmp_path):
     save(tmp_path / "student", "cifar_resnet", image_size=48)
-    assert "[batch, 3, 48, 48]" in export(str(tmp_path / "student"), "pt2", tmp_path / "out")
+    assert export(str(tmp_path / "student"), "pt2", tmp_path / "out")["size"] == 48
     function, _ = OPEN["pt2"](tmp_path / "out")
     assert same_logits(hub.load(str(tmp_path / "student")), function, room.LIMITS["pt2"], size=48)
 
 
 def test_a_bare_file_is_traced_with_the_size_of_its_familys_setup(tmp_path):
     torch.save(lively(small("mobilenet")).state_dict(), tmp_path / "weights.pt")
-    assert "[batch, 3, 224, 224]" in export(str(tmp_path / "weights.pt"), "safetensors", tmp_path / "out")
+    assert export(str(tmp_path / "weights.pt"), "safetensors", tmp_path / "out")["size"] == 224
 
 
 @pytest.mark.parametrize(("form", "old"), [("safetensors", None), *((form, b"old") for form in FORMS)])

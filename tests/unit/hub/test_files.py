@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from support.runs import SMALL_NET as NET
 from support.runs import same_weights
 
-from overhaul import models
-from overhaul.hub import weights as hub
+from overhaul import hub, models
 
 FORMATS = {
     "model.pt": lambda state: {"model": state, "epoch": 3},

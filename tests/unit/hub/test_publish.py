@@ -13,7 +13,8 @@ from support.hub_server import TOKEN, Fault, LocalHub
 from support.runs import flags, same_weights, teaching
 
 from overhaul.hub import card, publish, weights
-from overhaul.hub import config as model_config
+from overhaul.hub import config as student_config
+from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS
 from overhaul.training import record
 
@@ -62,7 +63,7 @@ def test_a_push_is_one_commit_tagged_with_the_accuracy_and_nothing_is_sent_twice
 
 def test_the_card_and_the_record(student, digits_teacher, tmp_path):
     (tmp_path / "made").mkdir()
-    publish.make_repository(student, student / "final", tmp_path / "made", "me/digits", "final")
+    publish.make_repository(RunFolder(student), student / "final", tmp_path / "made", "me/digits", "final")
     read = ModelCard.load(tmp_path / "made" / "README.md")
     told = json.loads((tmp_path / "made" / "overhaul.json").read_text())
     last, best = told["final"], told["best"]
@@ -89,12 +90,12 @@ def test_the_card_and_the_record(student, digits_teacher, tmp_path):
 @pytest.mark.parametrize(("row", "of_paper"), [("cifar_c", "24.08"), ("imagenet_a", "5.83")])
 def test_the_card_shows_the_published_errors(student, row, of_paper):
     setup = SETUPS[row]
-    told, metrics = publish.read_run(student)
+    told, metrics = RunFolder(student).read()
     teacher = {**told["teacher"], **record.describe(setup.teacher), "revision": "c0ffee", "source": "me/teacher"}
     data = {**told["data"], "name": setup.data, "hub_id": "me/images", "revision": "abc123"}
     told |= {"setup": row, "published": asdict(setup.published), "student": record.describe(setup.student)}
     told |= {"teacher": teacher, "data": data}
-    config = model_config.of_student(setup, ["x"] * setup.student.kwargs["num_classes"])
+    config = student_config.student_config(setup, ["x"] * setup.student.kwargs["num_classes"])
     text = card.render(told, metrics, config, "me/student", "final", setup.epochs)
     assert of_paper in text and "dataset_revision" not in text and "revision: abc123" in text
     assert f"Published: {setup.epochs} epochs, as here." in text and "me/teacher at c0ffee" in text

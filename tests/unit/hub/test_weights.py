@@ -14,9 +14,8 @@ from support.runs import SMALL_NET as NET
 from support.runs import same_weights
 
 import overhaul as package
-from overhaul import models
-from overhaul.hub import config as model_config
-from overhaul.hub import weights as hub
+from overhaul import hub, models
+from overhaul.hub import config as student_config
 from overhaul.setups import SETUPS, Net
 
 
@@ -61,7 +60,7 @@ def test_odd_configurations(tmp_path, overhaul, entry, value, words):
 
 def test_test_images_are_resized_and_cropped_as_the_folder_says(tmp_path):
     hub.save(tmp_path, models.create(SETUPS["imagenet_b"].student), SETUPS["imagenet_b"], ["x"] * 1000)
-    found = model_config.preprocessing(hub.fetch(str(tmp_path)).config, "it")
+    found = student_config.preprocessing(hub.fetch(str(tmp_path)).config, "it")
     assert (found.size, found.resize, found.interpolation) == (224, 256, "bilinear")
     assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["crop_pct"] == 0.875
 

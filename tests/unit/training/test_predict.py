@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from support.runs import SMALL_NET
 
-from overhaul import models
+from overhaul import hub, models
 from overhaul.data.decoding import centre, decode
-from overhaul.hub import weights as hub
 from overhaul.setups import SETUPS
-from overhaul.training.predict import predict
+from overhaul.training.evaluation import predict
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -117,7 +116,7 @@ def test_a_class_name_cannot_move_the_cursor(tmp_path, network, image, overhaul)
         ([__file__], "is no image that can be read"),
         (["{image}", "--top", "0"], "--top must be at least 1"),
         (["{image}", "--setup", "cifar_x"], "cifar_x"),
-        ([], "required"),
+        ([], "overhaul predict needs source, images"),
     ],
 )
 def test_wrong_arguments(student, image, overhaul, arguments, words):
