@@ -10,7 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that spin
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import contextlib
-import inspect
 import io
 import json
 import pickle
@@ -58,10 +57,10 @@ def pytest_collection_modifyitems(items) -> None:
     """
 
     def hands_over(item) -> bool:
-        return "ranks" in inspect.signature(item.function).parameters
+        return "ranks" in item.fixturenames
 
     def turn(item) -> tuple:
-        return not hands_over(item), FIRST.index(item.path.relative_to(TESTS).parts[0]), "two" in item.fixturenames
+        return not hands_over(item), FIRST.index(item.path.relative_to(TESTS).parts[0])
 
     items.sort(key=turn)
     for item in items:

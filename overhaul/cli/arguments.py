@@ -69,16 +69,16 @@ def parsed(parser: jsonargparse.ArgumentParser, argv: list[str]) -> dict:
 def tidy(argv: list[str], function: Callable) -> list[str]:
     """--teacher SOURCE means --teacher.weights SOURCE; a switch without a value means true, --compile "default"."""
     parameters = inspect.signature(function).parameters.values()
-    switches = {f"--{each.name}": "true" for each in parameters if each.annotation is bool}
-    switches |= {"--compile": "default"}
-    tidied = []
+    switches, tidied = {f"--{each.name}" for each in parameters if each.annotation is bool}, []
     for i, argument in enumerate(argv):
         value = argv[i + 1] if i + 1 < len(argv) else "--"
         if re.fullmatch(r"--teacher(=.*)?", argument):
             argument = argument.replace("--teacher", "--teacher.weights", 1)
         tidied.append(argument)
-        if argument in switches and value not in ("true", "false", "True", "False", "no", "yes", "default", "max"):
-            tidied.append(switches[argument])
+        if argument in switches and value.lower() not in ("true", "false", "yes", "no"):
+            tidied.append("true")
+        if argument == "--compile" and value.startswith("--"):
+            tidied.append("default")
     return tidied
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from support.places import REPOSITORY
-from support.runs import teaching
+from support.runs import digests, distilling
 
 from overhaul import hub
 
@@ -67,9 +67,9 @@ def test_arguments_go_through_to_pytest(this_environment):
         assert result.returncode == 0, result.stdout + result.stderr
         return [line for line in result.stdout.splitlines() if "::" in line]
 
-    nodes = ["-k", "nodes", "tests/processes/test_processes.py"]
-    ordinary, every = collected(*nodes), collected("--all", *nodes)
-    assert ordinary and set(ordinary) < set(every) and all("nodes" in line for line in every)
+    some = ["-k", "two_ranks_do", "tests/processes/test_processes.py"]
+    ordinary, every = collected(*some), collected("--all", *some)
+    assert ordinary and set(ordinary) < set(every) and all("two_ranks_do" in line for line in every)
 
 
 @pytest.fixture
@@ -276,17 +276,17 @@ def free_port(first: int) -> int:
             return port
 
 
-def test_a_slurm_job_of_two_nodes_trains_one_run(checkout, slurm, tmp_path):
+def test_a_slurm_job_of_two_nodes_trains_the_run_that_two_ranks_do(two, digits_teacher, checkout, slurm, tmp_path):
     """Both nodes on loopback, one CPU process each."""
     (checkout / "overhaul").symlink_to(REPOSITORY / "overhaul")
     tool(checkout / "bin", "scontrol", 'echo "127.0.0.1"')
     folder = tmp_path / "runs" / "a run"
     job = {"SLURM_JOB_ID": str(free_port(20_000) - 10_000), "SLURM_GPUS_ON_NODE": "1", "OMP_NUM_THREADS": "1"}
-    result = slurm(*teaching("--output_dir", folder), **job)
+    result = slurm(*distilling(digits_teacher, "--output_dir", folder, epochs=3), **job)
     assert result.returncode == 0, result.stderr
-    assert "2 x cpu" in result.stdout and result.stdout.count("epoch   1/1") == 1
+    assert "2 x cpu" in result.stdout and result.stdout.count("epoch   1/3") == 1
     assert [path.name for path in folder.parent.iterdir()] == ["a run"]
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1 and hub.load(str(folder))
+    assert digests(folder / "final") == digests(two.folder / "final")
 
 
 PAGE = (REPOSITORY / "launch" / "README.md").read_text()

@@ -42,11 +42,19 @@ def a_step_later(run: Killed) -> None:
     time.sleep(0.05)
 
 
-def test_a_run_killed_and_told_to_stop_in_every_way_ends_the_same(whole, digits_teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [("launcher", "SIGTERM"), (1, "SIGUSR1")],
+        pytest.param([("launcher", "SIGUSR1"), (0, "SIGTERM"), "kills"], marks=pytest.mark.slow),
+    ],
+    ids=["told", "told and killed"],
+)
+def test_a_run_told_to_stop_in_every_way_ends_the_same(whole, digits_teacher, tmp_path, monkeypatch, ways):
     """The kills are those of tests/support/stress_resume.py, which makes many more."""
     monkeypatch.setenv("OVERHAUL_STATUS_FILE", str(tmp_path / "status"))
     run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher))
-    for whom, number in (("launcher", "SIGTERM"), (1, "SIGUSR1"), ("launcher", "SIGUSR1")):
+    for whom, number in ways[:2]:
         run.start()
         a_step_later(run)
         ranks = run.ranks()
@@ -60,7 +68,8 @@ def test_a_run_killed_and_told_to_stop_in_every_way_ends_the_same(whole, digits_
         if whom != "launcher":
             assert run.said.count("exitcode  : 85") == 2, run.said
         (tmp_path / "status").unlink()
-    stress(run, kills=1, in_checkpoints=1, processes=2, longest=0.5, draw=random.Random(1))
+    if "kills" in ways:
+        stress(run, kills=1, in_checkpoints=1, processes=2, longest=0.5, draw=random.Random(1))
     finish(run)
     assert run.result() == whole
 
@@ -218,7 +227,7 @@ def test_a_run_killed_during_its_push_is_pushed_by_the_same_command(digits_teach
     assert json.loads(evaluated.out)["top1"] == line["test_top1"]
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+@pytest.mark.parametrize("launcher", ["accelerate", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_the_launcher_starts_a_run_again_whose_process_died(whole, digits_teacher, tmp_path, launcher):
     """With --resume never --overwrite too, which a restart must not obey."""
     run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher), "--resume", "never", "--overwrite")

@@ -118,6 +118,7 @@ def test_accelerate_s_launcher_trains_the_run_that_two_ranks_do(two, digits_teac
     assert digests(tmp_path / "run" / "final") == digests(two.folder / "final")
 
 
+@pytest.mark.slow
 def test_two_nodes_train_the_run_that_two_ranks_do(two, digits_teacher, tmp_path):
     statuses, outputs = launch_two_nodes(*distilling(digits_teacher, "--output_dir", tmp_path / "run", epochs=3))
     assert statuses == [0, 0], outputs

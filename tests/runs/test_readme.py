@@ -18,7 +18,7 @@ from support.hub_server import COMMIT, TOKEN, LocalHub
 from support.places import REPOSITORY
 from support.runs import command as run_here
 
-from overhaul import hub, models
+from overhaul import bench, hub, models
 from overhaul.options import Run
 from overhaul.setups import SETUPS, resolve
 
@@ -107,6 +107,7 @@ def client(place):
 def run(place, overhaul, client, monkeypatch):
     """run(command): a small form of it, `overhaul` in this process and `accelerate` in others."""
     monkeypatch.chdir(place)
+    monkeypatch.setattr(bench, "LARGE", (2, 64, 8, 8))
 
     def run(command: str) -> SimpleNamespace:
         program, *arguments = small(command)

@@ -116,7 +116,7 @@ def test_a_class_name_cannot_move_the_cursor(tmp_path, network, image, overhaul)
         ([__file__], "is no image that can be read"),
         (["{image}", "--top", "0"], "--top must be at least 1"),
         (["{image}", "--setup", "cifar_x"], "cifar_x"),
-        ([], "overhaul predict needs source, images"),
+        ([], "overhaul predict needs images"),
     ],
 )
 def test_wrong_arguments(student, image, overhaul, arguments, words):
