@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from overhaul import distill, models
 from overhaul.data.bench import endless_batches, synthetic
-from overhaul.data.loaders import Normalize, TrainLoader, share_of
+from overhaul.data.loaders import Normalize, TrainLoader, loader_settings
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.setups import get
@@ -155,7 +155,7 @@ def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised batches as the loop gets them, of synthetic images."""
     setup = trial.setup
     images = synthetic(setup, max(64, setup.batch_size) if setup.crop_area else 10_000)
-    loader = TrainLoader(images, setup, trial.run.seed, **share_of(images, trial.run, trial.accelerator))
+    loader = TrainLoader(images, setup, trial.run.seed, **loader_settings(images, trial.run, trial.accelerator))
     normalize = Normalize(setup.mean, setup.std, trial.device)
     for pixels, labels, _ in endless_batches(loader):
         yield normalize(pixels.permute(0, 3, 1, 2)), labels.to(trial.device, non_blocking=True)

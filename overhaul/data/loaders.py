@@ -166,11 +166,11 @@ def make_loaders(
         images, test_images = sources.load(
             setup.data, run, setup.preprocessing, num_classes, whole=setup.crop_area is not None
         )
-    train_loader = TrainLoader(images, setup, run.seed, **share_of(images, run, accelerator))
-    return train_loader, EvalLoader(test_images, **share_of(test_images, run, accelerator))
+    train_loader = TrainLoader(images, setup, run.seed, **loader_settings(images, run, accelerator))
+    return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))
 
 
-def share_of(images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator) -> dict:
+def loader_settings(images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator) -> dict:
     """What a loader of these images must know of this process; images in memory need no workers."""
     rank, world = accelerator.process_index, accelerator.num_processes
     workers = 0 if isinstance(images, Images) else count_workers(options.workers)

@@ -55,7 +55,7 @@ class State:
         """See folder.best_line."""
         return best_line(self.metrics)
 
-    def share_of(self, process: int, processes: int) -> dict | None:
+    def kept_by(self, process: int, processes: int) -> dict | None:
         """What a process has summed up in the epoch; of another number of processes, the main one takes all."""
         kept = self.running
         if not self.step:

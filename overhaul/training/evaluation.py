@@ -11,7 +11,7 @@ from overhaul import hub
 from overhaul.data import sources
 from overhaul.data.decoding import centre, decode
 from overhaul.data.images import Broken
-from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, share_of
+from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_settings
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
@@ -70,7 +70,7 @@ def evaluate_source(
         raise UserError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = start(mixed_precision)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
-    loader = EvalLoader(images, **share_of(images, options, accelerator))
+    loader = EvalLoader(images, **loader_settings(images, options, accelerator))
     result = evaluate(network, loader, Normalize(show.mean, show.std, accelerator.device), accelerator)
     accelerator.end_training()
     return result

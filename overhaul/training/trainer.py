@@ -134,7 +134,7 @@ class Trainer(Components):
     def open_epoch(self) -> None:
         """Take up the epoch where the state says that it is."""
         accelerator, state, loader = self.accelerator, self.state, self.train_loader
-        kept = state.share_of(accelerator.process_index, accelerator.num_processes)
+        kept = state.kept_by(accelerator.process_index, accelerator.num_processes)
         self.meter = Meter(accelerator, kept)
         loader.set_epoch(state.epoch, state.step, kept["broken"] if kept else ())
         self.model.train()

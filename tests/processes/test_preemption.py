@@ -45,22 +45,22 @@ def a_step_later(run: Killed) -> None:
 @pytest.mark.parametrize(
     "ways",
     [
-        [("launcher", "SIGTERM"), (1, "SIGUSR1")],
-        pytest.param([("launcher", "SIGUSR1"), (0, "SIGTERM"), "kills"], marks=pytest.mark.slow),
+        [("launcher", "SIGTERM")],
+        pytest.param([("launcher", "SIGUSR1"), (1, "SIGUSR1"), "kills"], marks=pytest.mark.slow),
     ],
     ids=["told", "told and killed"],
 )
-def test_a_run_told_to_stop_in_every_way_ends_the_same(whole, digits_teacher, tmp_path, monkeypatch, ways):
+def test_a_run_told_to_stop_in_every_way_ends_the_same(whole, ranks, digits_teacher, tmp_path, monkeypatch, ways):
     """The kills are those of tests/support/stress_resume.py, which makes many more."""
     monkeypatch.setenv("OVERHAUL_STATUS_FILE", str(tmp_path / "status"))
     run = Killed(tmp_path / "run", 2, *arguments_of(digits_teacher))
     for whom, number in ways[:2]:
         run.start()
         a_step_later(run)
-        ranks = run.ranks()
-        os.kill(run.process.pid if whom == "launcher" else ranks[whom], getattr(signal, number))
+        processes = run.ranks()
+        os.kill(run.process.pid if whom == "launcher" else processes[whom], getattr(signal, number))
         assert run.process.wait(60) != 0
-        wait_until_gone(ranks)
+        wait_until_gone(processes)
         saved = re.search(r"told to stop.*, and saved after (.*); the same command goes on from (\S+)\n", run.said)
         assert saved and saved[2] == checkpoints.found(run.folder)[-1].name, run.said
         assert run.said.count("told to stop") == 1
@@ -70,8 +70,23 @@ def test_a_run_told_to_stop_in_every_way_ends_the_same(whole, digits_teacher, tm
         (tmp_path / "status").unlink()
     if "kills" in ways:
         stress(run, kills=1, in_checkpoints=1, processes=2, longest=0.5, draw=random.Random(1))
-    finish(run)
+        finish(run)
+    else:
+        results = ranks("support.runs:command", "train", *arguments_of(digits_teacher), "--output_dir", str(run.folder))
+        assert [each.status for each in results] == [0, 0] and "resumed after" in results[0].out, results
     assert run.result() == whole
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(whole, ranks, digits_teacher, tmp_path):
+    arguments = ["train", *arguments_of(digits_teacher), "--output_dir", str(tmp_path / "run")]
+    for number, step in ((signal.SIGUSR1, 7), (signal.SIGTERM, 30)):
+        told = ranks("support.runs:told", 1, int(number), step, *arguments)
+        assert [each.status for each in told] == [85, 85]
+        saved = f"told to stop, and saved after step {step % 22} of epoch {step // 22 + 1}; the same command goes on"
+        assert saved in told[0].err and told[1].err == "", told
+    results = ranks("support.runs:command", *arguments)
+    assert [each.status for each in results] == [0, 0], results
+    assert Killed(tmp_path / "run", 2).result() == whole
 
 
 def wait_until_gone(processes: list[int]) -> None:

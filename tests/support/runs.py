@@ -73,6 +73,20 @@ def command(*argv) -> SimpleNamespace:
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
 
+def told(rank: int, number: int, step: int, *argv) -> SimpleNamespace:
+    """The command, where the process of that rank gets a real signal at that step of the run."""
+    after = Trainer.after_step
+
+    def after_step(self) -> None:
+        if self.state.epoch * len(self.train_loader) + self.state.step == step and os.environ.get("RANK") == str(rank):
+            os.kill(os.getpid(), number)
+        after(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "after_step", after_step)
+        return command(*argv)
+
+
 def student_of(folder: Path) -> str:
     return digests(folder / "final")["model.safetensors"]
 

@@ -9,14 +9,14 @@ import threading
 
 import pytest
 from support.places import REPOSITORY
-from support.runs import student_of
+from support.runs import SMALL_NET, student_of
 
 import overhaul as package
 from overhaul import api
 from overhaul.system.messages import UserError
 from overhaul.training import trainer
 
-SMALL = {"setup": "digits_teacher", "image_size": 16, "epochs": 1}
+SMALL = {"setup": "digits_teacher", "student": SMALL_NET, "image_size": 16, "epochs": 1}
 
 
 def python(script: str) -> str:

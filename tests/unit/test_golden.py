@@ -19,6 +19,8 @@ from overhaul.training.optimisation import losses, make_optimizer, make_ready, m
 NAMES = ("cifar_a", "cifar_d", "cifar_f", "imagenet_b")
 BIG = ("cifar_f", "imagenet_b")
 BIG_ONES_SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name in BIG)) for name in NAMES]
+# Of single gradients in fp32, whose rounding is as large on one CPU or the other; float64 is held to 1e-3 and 5e-3
+SINGLE = {"cifar_a": 1e-3, "cifar_d": 3e-2, "cifar_f": 1e-2, "imagenet_b": 3e-2}
 # Of the cross-entropy after the first step. The gradients of cifar_d and imagenet_b at these weights are so large that
 # fp32 rounding alone (threads, kernels) moves it by 1.5 and 2.6 %; float64 lies 0.05 and 1.4 % from the golden values
 LATER = {"cifar_a": 1e-3, "cifar_d": 3e-2, "cifar_f": 1e-3, "imagenet_b": 5e-2}
@@ -133,11 +135,10 @@ def check_gradients(case, model: nn.Module, rtol: float) -> None:
 
 
 def test_first_step_logits_losses_and_gradients(case, first_step):
-    """Rounding in fp32 moves single gradients of these weights by up to 1.6 %, on one CPU or the other."""
     assert case.setup.distill_weight == case.expected["scale"]
     close(first_step.logits[:, :8], case.expected["student_train_logits"], rtol=1e-3, atol=1e-4)
     check(case, first_step, rtol=1e-4)
-    check_gradients(case, first_step.model, rtol=3e-2)
+    check_gradients(case, first_step.model, rtol=SINGLE[case.name])
 
 
 @pytest.mark.parametrize("case", BIG_ONES_SLOW, indirect=True)
@@ -158,7 +159,7 @@ def check(case, step: SimpleNamespace, rtol: float) -> None:
     for part, names in ((step.model.student, "grad_norms"), (step.model.connectors, "connector_grad_norms")):
         expected = sum(norm**2 for norm in case.expected[names].values()) ** 0.5
         found = sum(parameter.grad.square().sum() for parameter in part.parameters()) ** 0.5
-        close(found, expected, rtol=20 * rtol)
+        close(found, expected, rtol=10 * rtol)
 
 
 @pytest.mark.parametrize(
