@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ from overhaul.api import settings
 from overhaul.cli.arguments import parse_training
 from overhaul.cli.main import main
 from overhaul.options import Run
-from overhaul.recipe import Published, Setup
+from overhaul.recipe import Setup
 from overhaul.setups import SETUPS, get, teacher_setup
+from overhaul.system.messages import UserError
 
 
 @pytest.mark.parametrize(
@@ -250,10 +252,13 @@ def test_evaluate_on_data_of_other_classes(overhaul, digits_teacher, tmp_path):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
-    """A ValueError that Python raises inside the package, where a plan's table takes an item that is not there."""
-    monkeypatch.setattr(Published, "rows", lambda self: [1].index(2))
-    with pytest.raises(ValueError, match="2 is not in list"):
+    """A ValueError that Python raises in a file of the package: here a row of the paper's has two errors, not three."""
+    row = SETUPS["imagenet_a"]
+    broken = replace(row, published=replace(row.published, top5=(1.0, 2.0)))
+    monkeypatch.setitem(SETUPS, "imagenet_a", broken)
+    with pytest.raises(ValueError, match="not enough values to unpack") as raised:
         main(["setups"])
+    assert raised.traceback[-1].path.name == "recipe.py" and not isinstance(raised.value, UserError)
 
 
 def test_help_is_quick():

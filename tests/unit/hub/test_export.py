@@ -37,6 +37,9 @@ NETS = {
 }
 
 
+BY_ONNX = ("wide_resnet", "mobilenet")  # in the ordinary tests; an export takes up to ten seconds
+
+
 def lively(net: Net) -> models.Backbone:
     """A network whose logits depend on all of it: norms unlike each other, with the statistics of random images."""
     torch.manual_seed(0)
@@ -63,9 +66,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module")
 def student(request, tmp_path_factory) -> Path:
-    """The folder of a small student of 32-pixel images, one for each family."""
+    """The folder of a small student of 32-pixel images, of the family that is asked for."""
     return save(tmp_path_factory.mktemp("student"), request.param)
 
 
@@ -129,7 +132,15 @@ def test_every_family_is_tried_here():
     assert set(NETS) == set(models.FAMILIES)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("student", "form"),
+    [
+        pytest.param(family, form, marks=[pytest.mark.slow] * (form == "onnx" and family not in BY_ONNX))
+        for family in NETS
+        for form in FORMS
+    ],
+    indirect=["student"],
+)
 def test_every_family_in_every_format(student, form, tmp_path, capfd):
     out = tmp_path / "new" / "folder" / f"student.{form}"
     answer = export(str(student), form, out)
