@@ -116,6 +116,11 @@ class RunFolder:
             if metrics is not None:
                 self.write_metrics(metrics)
 
+    def begin_record(self, record: dict) -> None:
+        """Write the record of a run that begins or goes on; for the main process."""
+        with self.writing():
+            self.write_record(record)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A run that cannot write to its folder at its start is one line."""
@@ -146,8 +151,7 @@ class RunFolder:
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in metrics))
 
     def write_record(self, record: dict) -> None:
-        with self.writing():
-            write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
 
     def read_config(self) -> dict:
         try:

@@ -83,7 +83,7 @@ class Trainer(Components):
                 self.state.teacher_top1 = self.evaluate(self.teacher)["top1"]
                 self.teacher.train()
             self.progress.say(f"teacher {self.setup.teacher.weights}: test top-1 {self.state.teacher_top1:.2f} %")
-        system.on_main(self.accelerator, lambda: self.folder.write_record(make_record(self, self.state)))
+        system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
         if self.state.epoch or self.state.step:
             self.progress.say(resumed(self.state, self.accelerator.num_processes))
 

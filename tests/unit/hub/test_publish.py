@@ -1,5 +1,6 @@
 """Students pushed to the Hub and taken back from it, by us and by others."""
 
+import errno
 import json
 import re
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from support.runs import flags, same_weights, teaching
 
 from overhaul.hub import card, publish, weights
 from overhaul.hub import config as student_config
+from overhaul.options import Run
 from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS
 from overhaul.training import record
@@ -210,3 +212,20 @@ def test_the_whole_round(hub, client, ranks, digits_teacher, tmp_path):
     commit = hub.repositories.find("me/digits").resolve("main")
     assert (teacher["source"], teacher["revision"]) == ("me/digits", commit)
     assert teacher["test_top1"] == pytest.approx(line["test_top1"])
+
+
+@pytest.mark.parametrize("what", ["overhaul.hub.publish.write_folder", "overhaul.run.folder.write_text"])
+def test_a_full_disk_stops_no_training_for_a_push(student, monkeypatch, capsys, what):
+    """Whether the student or its record cannot be written."""
+    files = {name: (student / "final" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    monkeypatch.setattr(publish.client, "whoami", lambda: "me")
+    publisher = publish.Publisher(Run(push_to_hub="me/digits", push_every=1), RunFolder(student))
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(what, full)
+    publisher.after_epoch(1, 3, lambda: files)
+    said = capsys.readouterr().err
+    assert publisher.thread is None and len(said.splitlines()) == 1
+    assert "epoch 1 could not be put together for me/digits" in said and "training goes on" in said
