@@ -68,8 +68,7 @@ def parameters(network: Net | nn.Module) -> int:
 
 def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
     """(channels, height, width) of each feature map of images of size x size; nothing is computed."""
-    with torch.device("meta"):
-        features = create(net).forward_stages(torch.empty(2, 3, size, size)).features
+    features = outline(net).forward_stages(torch.empty(2, 3, size, size, device="meta")).features
     return [tuple(feature.shape[1:]) for feature in features]
 
 
