@@ -3,21 +3,18 @@
 They return values and print nothing. What the user can mend is raised as a UserError, which is a ValueError.
 """
 
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from overhaul.options import Compile, DataOptions, Precision, Run, default_folder
+from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
-from overhaul.setups import SETUPS, get
-from overhaul.system.messages import UserError, nearest
+from overhaul.setups import HIDDEN, get, listing, settings
+from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
 
 if TYPE_CHECKING:
     from overhaul.models import Backbone
     from overhaul.training.record import Result
-
-HIDDEN = ("name", "published")  # of a Setup's fields: what names a row and what the paper says of it
 
 
 def load(source: str, revision: str | None = None) -> "Backbone":
@@ -47,21 +44,6 @@ def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
     from overhaul.training.trainer import train
 
     return train(setup, run, show)
-
-
-def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
-    """A row with the changes that are its fields, and a Run of those that are not."""
-    setup = get(setup) if isinstance(setup, str) else setup
-    recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
-    runs = [field.name for field in fields(Run)]
-    if unknown := [name for name in changes if name not in (*recipes, *runs)]:
-        raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
-    recipe = {name: changes[name] for name in recipes if name in changes}
-    if isinstance(recipe.get("teacher"), (str, Path)):
-        if setup.teacher is None:
-            raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
-        recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
-    return replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
 
 
 @takes(DataOptions)
@@ -199,24 +181,7 @@ def bench_data(*, imagenet: str | None = None, cifar100: str | None = None, seco
 
 def setups() -> list[dict]:
     """The rows of SETUPS, each with its names, sizes ("parameters": of teacher and student) and published errors."""
-    from overhaul.models import parameters
-
-    nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
-    counts = {name: parameters(net) for name, net in nets.items()}
-    return [
-        {
-            "setup": row.name,
-            "method": row.method,
-            "teacher": row.teacher and row.teacher.title,
-            "student": row.student.title,
-            "parameters": [counts[str(net)] for net in (row.teacher, row.student) if net],
-            "data": row.data,
-            "epochs": row.epochs,
-            "batch_size": row.batch_size,
-            "published": row.published and asdict(row.published),
-        }
-        for row in SETUPS.values()
-    ]
+    return listing()
 
 
 def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = False) -> list[dict]:
@@ -229,20 +194,6 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = Fa
         epochs: of each run, in place of its own
         show: tell of them on stdout
     """
-    from overhaul.models import parameters
+    from overhaul.demo import demo
 
-    lines, teacher = [], None
-    for name, setup, method in (
-        ("teacher", "digits_teacher", "original"),
-        ("student, original", "digits", "original"),
-        ("student, overhaul", "digits", "overhaul"),
-    ):
-        row = SETUPS[setup]
-        how = {"epochs": epochs or row.epochs, "output_dir": default_folder(setup, method, 0, under=output_dir)}
-        how |= {"teacher": teacher} if method == "overhaul" else {}
-        result = train(setup, method=method, show=show, **how)
-        teacher = teacher or str(result.folder)
-        line = {"network": name, "parameters": parameters(row.student), "test_top1": result.final["test_top1"]}
-        seconds = sum(each["seconds"] for each in result.metrics)
-        lines.append({**line, "seconds": seconds, "folder": str(result.folder)})
-    return lines
+    return demo(output_dir, epochs, show)

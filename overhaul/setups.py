@@ -1,16 +1,34 @@
 """The paper's settings as rows of data; imports without torch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
-from overhaul.system.messages import choose
+from overhaul.system.messages import UserError, choose, nearest
+
+HIDDEN = ("name", "published")  # of a Setup's fields: what names a row and what the paper says of it
 
 
 def get(name: str) -> Setup:
     """The setup of that name; UserError with the nearest valid name."""
     return SETUPS[choose("--setup", name, tuple(SETUPS))]
+
+
+def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
+    """A row with the changes that are its fields, and a Run of those that are not."""
+    setup = get(setup) if isinstance(setup, str) else setup
+    recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
+    runs = [field.name for field in fields(Run)]
+    if unknown := [name for name in changes if name not in (*recipes, *runs)]:
+        raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
+    recipe = {name: changes[name] for name in recipes if name in changes}
+    if isinstance(recipe.get("teacher"), (str, Path)):
+        if setup.teacher is None:
+            raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
+        recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
+    return replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
 
 
 def teacher_setup(setup: Setup) -> Setup | None:
@@ -155,3 +173,35 @@ ROWS = (
     teacher_row(DIGITS, "digits_teacher", DIGITS.teacher, epochs=12),
 )
 SETUPS = {setup.name: setup for setup in ROWS}
+PARAMETERS = {  # how many numbers each network learns
+    str(WRN_28_4): 5_872_180,
+    str(CIFAR_A.student): 2_772_020,
+    str(wide_resnet(28, 2)): 1_479_220,
+    str(wide_resnet(16, 2)): 703_284,
+    str(RESNET_56): 861_620,
+    str(PYRAMID_200): 26_844_952,
+    str(PYRAMID_110): 3_913_536,
+    str(resnet(152)): 60_192_808,
+    str(RESNET_50): 25_557_032,
+    str(MOBILENET): 4_231_976,
+    str(DIGITS.teacher): 691_674,
+    str(DIGITS.student): 77_850,
+}
+
+
+def listing() -> list[dict]:
+    """See api.setups."""
+    return [
+        {
+            "setup": row.name,
+            "method": row.method,
+            "teacher": row.teacher and row.teacher.title,
+            "student": row.student.title,
+            "parameters": [PARAMETERS.get(str(net)) for net in (row.teacher, row.student) if net],
+            "data": row.data,
+            "epochs": row.epochs,
+            "batch_size": row.batch_size,
+            "published": row.published and asdict(row.published),
+        }
+        for row in SETUPS.values()
+    ]

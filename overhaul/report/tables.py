@@ -41,7 +41,7 @@ def setups_table(setups: list[dict], called: dict) -> str:
 
 
 def setup_row(setup: dict) -> tuple[str, ...]:
-    sizes = " -> ".join(f"{count / 1e6:.2f}" for count in setup["parameters"])
+    sizes = " -> ".join(f"{count / 1e6:.2f}" if count else "?" for count in setup["parameters"])
     columns = ("data", "epochs", "batch_size")
     return (
         setup["setup"],

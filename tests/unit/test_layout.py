@@ -18,7 +18,7 @@ ORDER = (  # each may import what stands above it
     {"distill", "report"},
     {"hub"},
     {"training", "timm_models"},
-    {"bench"},
+    {"bench", "demo"},
     {"api"},
     {"cli"},
     {"__init__", "__main__", "train"},  # the doors

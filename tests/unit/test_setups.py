@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from overhaul.models import parameters
 from overhaul.options import Run
 from overhaul.recipe import Net, Preprocessing
-from overhaul.setups import SETUPS, resolve, wide_resnet
+from overhaul.setups import PARAMETERS, SETUPS, resolve, wide_resnet
 
 HUNDRED = [f"class {i}" for i in range(100)]
 ROW = replace(SETUPS["cifar_c"], teacher=replace(SETUPS["cifar_c"].teacher, weights="t.pt"))
@@ -58,3 +59,8 @@ def test_published_errors_are_told_in_one_order(setup):
         assert names == ("distilled", "student alone", "teacher")
         assert top1 == (setup.published.distilled, setup.published.student, setup.published.teacher)
         assert top5 == ((None,) * 3 if setup.data == "cifar100" else setup.published.top5[::-1])
+
+
+def test_the_sizes_that_are_listed_are_those_of_the_networks():
+    nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
+    assert {name: parameters(net) for name, net in nets.items()} == PARAMETERS

@@ -13,12 +13,11 @@ from support.images import some_split, write_parquet
 from support.runs import refused, teaching
 
 from overhaul import models
-from overhaul.api import settings
 from overhaul.cli.arguments import parse_training
 from overhaul.cli.main import main
 from overhaul.options import Run
 from overhaul.recipe import Setup
-from overhaul.setups import SETUPS, get, teacher_setup
+from overhaul.setups import SETUPS, get, settings, teacher_setup
 from overhaul.system.messages import UserError
 
 
