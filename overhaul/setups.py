@@ -17,18 +17,23 @@ def get(name: str) -> Setup:
 
 
 def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
-    """A row with the changes that are its fields, and a Run of those that are not."""
+    """A row with the changes that are its fields, and a Run of those that are not.
+
+    A network may be named by the source of its weights alone.
+    """
     setup = get(setup) if isinstance(setup, str) else setup
     recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
     runs = [field.name for field in fields(Run)]
     if unknown := [name for name in changes if name not in (*recipes, *runs)]:
         raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
     recipe = {name: changes[name] for name in recipes if name in changes}
-    if isinstance(recipe.get("teacher"), (str, Path)):
-        if setup.teacher is None:
-            raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
-        recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
-    return replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
+    for role in ("teacher", "student"):
+        if isinstance(recipe.get(role), (str, Path)):
+            recipe[role] = replace(getattr(setup, role) or Net(), weights=str(recipe[role]))
+    changed = replace(setup, **recipe)
+    if changed.method == "original" and changed.teacher not in (None, setup.teacher):
+        raise UserError("--method original trains the student alone; leave out the teacher, or name another method")
+    return changed, Run(**{name: changes[name] for name in runs if name in changes})
 
 
 def teacher_setup(setup: Setup) -> Setup | None:
@@ -37,21 +42,23 @@ def teacher_setup(setup: Setup) -> Setup | None:
     return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
 
 
-def resolve(setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | None = None) -> Setup:
-    """The setup as it is trained: with the run's length, the data's classes and the teacher that was found.
+def resolve(
+    setup: Setup, run: Run, classes: Sequence[str], teacher: Net | None = None, student: Net | None = None
+) -> Setup:
+    """The setup as it is trained: with the run's length, the data's classes and the nets that their weights are of.
 
     The baseline has no teacher. Published errors stay beside the row's own data and networks alone.
     """
 
-    def fitted(net: Net) -> Net:
-        return replace(net, kwargs={**net.kwargs, "num_classes": len(classes)})
+    def fitted(net: Net, found: Net | None) -> Net:
+        return replace(net, family=found.family, kwargs=found.kwargs) if found else net
 
-    teacher = setup.teacher and setup.method != "original" and fitted(setup.teacher)
-    if teacher and teacher_net:
-        teacher = replace(teacher_net, weights=setup.teacher.weights)
-    resolved = replace(
-        setup, epochs=run.new_epochs or setup.epochs, student=fitted(setup.student), teacher=teacher or None
-    )
+    number = {"num_classes": len(classes)}
+    learner, guide = fitted(setup.student, student), setup.teacher if setup.method != "original" else None
+    if guide:
+        guide = fitted(replace(guide, kwargs={**guide.kwargs, **number}), teacher)
+    learner = replace(learner, kwargs={**learner.kwargs, **number})
+    resolved = replace(setup, epochs=run.new_epochs or setup.epochs, student=learner, teacher=guide)
     return resolved if is_row(resolved) else replace(resolved, published=None)
 
 

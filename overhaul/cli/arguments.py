@@ -67,13 +67,15 @@ def parsed(parser: jsonargparse.ArgumentParser, argv: list[str]) -> dict:
 
 
 def tidy(argv: list[str], function: Callable) -> list[str]:
-    """--teacher SOURCE means --teacher.weights SOURCE; a switch without a value means true, --compile "default"."""
+    """--teacher SOURCE means --teacher.weights SOURCE, and so for the student.
+
+    A switch without a value means true, --compile "default".
+    """
     parameters = inspect.signature(function).parameters.values()
     switches, tidied = {f"--{each.name}" for each in parameters if each.annotation is bool}, []
     for i, argument in enumerate(argv):
         value = argv[i + 1] if i + 1 < len(argv) else "--"
-        if re.fullmatch(r"--teacher(=.*)?", argument):
-            argument = argument.replace("--teacher", "--teacher.weights", 1)
+        argument = re.sub(r"^--(teacher|student)(?==|$)", r"--\1.weights", argument)
         tidied.append(argument)
         if argument in switches and value.lower() not in ("true", "false", "yes", "no"):
             tidied.append("true")

@@ -17,7 +17,18 @@ FAMILIES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)
 
 LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
 
-__all__ = ["FAMILIES", "Backbone", "Stages", "check", "create", "feature_shapes", "identify", "outline", "parameters"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "Stages",
+    "check",
+    "classifier",
+    "create",
+    "feature_shapes",
+    "identify",
+    "outline",
+    "parameters",
+]
 
 
 def family(name: str) -> type[Backbone]:
@@ -72,15 +83,19 @@ def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
     return [tuple(feature.shape[1:]) for feature in features]
 
 
+def classifier(network: nn.Module) -> str:
+    """The name of a network's last layer, which gives the logits: its last linear one."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
 def identify(state: Mapping) -> Net | None:
     """The Net whose weights a state dict (name -> tensor) looks like, or None."""
     for name in FAMILIES:
         try:
             kwargs = family(name).recognise(state)
             if kwargs is not None:
-                net = Net(family=name, kwargs={**kwargs, "num_classes": state["fc.weight"].shape[0]})
-                outline(net)
-                return net
+                last = classifier(outline(Net(family=name, kwargs={**kwargs, "num_classes": 1})))
+                return Net(family=name, kwargs={**kwargs, "num_classes": state[f"{last}.weight"].shape[0]})
         except (KeyError, IndexError, ValueError):
             continue
     return None

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from overhaul.data import sources
+from overhaul.hub import Weights
 from overhaul.models import parameters
 from overhaul.recipe import Net
 from overhaul.run.folder import best_line
@@ -41,18 +42,12 @@ def make_record(of: Components, state: State) -> dict:
     recipe = {key: value for key, value in asdict(setup).items() if key not in ELSEWHERE}
     how = {key: getattr(of.run, key) for key in HOW}
     how |= {"mixed_precision": of.accelerator.mixed_precision, "hardware": describe_devices(of.accelerator)}
-    teacher = origin and {
-        **describe(setup.teacher),
-        "source": origin.source if origin.revision or origin.source == "torchvision" else Path(origin.source).name,
-        "revision": origin.revision,
-        "sha256": origin.sha256,
-        "test_top1": state.teacher_top1,
-    }
+    teacher = origin and {**describe(setup.teacher), **describe_weights(origin), "test_top1": state.teacher_top1}
     return {
         "setup": setup.name,
         "method": setup.method,
         "teacher": teacher,
-        "student": describe(setup.student),
+        "student": {**describe(setup.student), **started_from(of.student_weights)},
         "data": describe_data(of),
         "recipe": recipe,
         "changes_of_length": state.lengths,
@@ -66,6 +61,17 @@ def describe(net: Net) -> dict:
     return {"family": net.family, "kwargs": net.kwargs, "parameters": parameters(net)}
 
 
+def describe_weights(weights: Weights) -> dict:
+    """Where they come from."""
+    named = weights.revision or weights.source == "torchvision"
+    source = weights.source if named else Path(weights.source).name
+    return {"source": source, "revision": weights.revision, "sha256": weights.sha256}
+
+
+def started_from(weights: Weights | None) -> dict:
+    return {"started_from": describe_weights(weights)} if weights else {}
+
+
 def describe_data(of: Components) -> dict:
     data, images, tests = of.setup.data, of.train_loader.images, of.test_loader
     local = bool(of.run.data_path) or Path(data).is_dir()
@@ -75,6 +81,7 @@ def describe_data(of: Components) -> dict:
         "hub_id": known or (None if local or data == "digits" else data),
         "local_copy": local,
         "revision": images.revision,
+        "classes": list(images.classes),
         "training_images": images.fingerprint,
         "test_images": tests.expected,
     }

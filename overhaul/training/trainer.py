@@ -7,6 +7,7 @@ from itertools import islice
 from accelerate.utils import gather_object
 from torch import nn
 
+from overhaul.data.loaders import EvalLoader, EvalStream
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
 from overhaul.options import Run
@@ -15,15 +16,17 @@ from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder, configuration, flatten, unless_restarted
 from overhaul.run.state import State
 from overhaul.system import accelerator as system
+from overhaul.system.messages import warn
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
 from overhaul.training.build import Components, build
-from overhaul.training.evaluation import evaluate
+from overhaul.training.evaluation import by_chance, evaluate
 from overhaul.training.metrics import Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
-from overhaul.training.progress import Pace, Progress, header, result_lines, resumed
+from overhaul.training.progress import Pace, Progress, at_chance, header, result_lines, resumed, teacher_line
 from overhaul.training.record import Result, make_record
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
+TRIED = 500  # test images that a dry run shows the teacher
 
 
 @deaths_explained()
@@ -37,11 +40,11 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     system.keep_memory()
     if run.dry_run:
         folder = RunFolder.of(setup, run)
-        return Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show).dry_run()
+        return Trainer(**vars(build(setup, run)), folder=folder, show=show).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
     with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
-        trainer = Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show, stop=stop)
+        trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, stop=stop)
         trainer.resume_or_start()
         trainer.train()
     return trainer.finish()
@@ -78,11 +81,10 @@ class Trainer(Components):
     def log_start(self) -> None:
         """Say what is about to run; measure the teacher, which every epoch stands on; write the run's record."""
         self.open_progress()
-        if self.teacher is not None:
-            if self.state.teacher_top1 is None:
-                self.state.teacher_top1 = self.evaluate(self.teacher)["top1"]
-                self.teacher.train()
-            self.progress.say(f"teacher {self.setup.teacher.weights}: test top-1 {self.state.teacher_top1:.2f} %")
+        if self.teacher_test and self.state.teacher_top1 is None:
+            self.state.teacher_top1 = self.measure_teacher(self.test_loader)["top1"]
+        elif self.teacher_test:
+            self.progress.say(teacher_line(self.setup, self.state.teacher_top1))
         system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
         if self.state.epoch or self.state.step:
             self.progress.say(resumed(self.state, self.accelerator.num_processes))
@@ -93,6 +95,18 @@ class Trainer(Components):
         self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
+        for note in self.notes:
+            system.of_main(self.accelerator, lambda: warn)(note)
+
+    def measure_teacher(self, loader: EvalLoader | EvalStream) -> dict:
+        """Its accuracy over test images, which every epoch stands on, and a warning where it is that of chance."""
+        test = self.teacher_test
+        found = evaluate(self.teacher, loader, test.normalize, self.accelerator, self.stop.in_step, test.order)
+        self.teacher.train()
+        self.progress.say(teacher_line(self.setup, found["top1"], found["images"], self.test_loader.expected))
+        if (chance := by_chance(found, loader)) is not None:
+            system.of_main(self.accelerator, lambda: warn)(at_chance(found["top1"], chance))
+        return found
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
@@ -183,8 +197,10 @@ class Trainer(Components):
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:
-        """The plan and the first few steps, which leave nothing behind."""
+        """The plan, the teacher on some of the test images, and the first few steps, which leave nothing behind."""
         self.open_progress()
+        if self.teacher_test:
+            self.measure_teacher(self.test_loader.part(TRIED))
         self.train_epoch(steps=max(self.pace.sync_steps))
         self.accelerator.end_training()
         self.progress.say("dry run: stopped here, nothing was written")
