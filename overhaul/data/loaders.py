@@ -153,18 +153,22 @@ class Normalize:
 
 
 def make_loaders(
-    setup: Setup, run: Run, num_classes: int, accelerator: Accelerator
+    setup: Setup, run: Run, num_classes: int, accelerator: Accelerator, classes: tuple[str, ...] | None = None
 ) -> tuple[TrainLoader | TrainStream, EvalLoader | EvalStream]:
-    """This process's training and test loader; images that are cropped by area stay as they are until then."""
+    """This process's training and test loader; images that are cropped by area stay as they are until then.
+
+    classes: see sources.load.
+    """
     rank, world = accelerator.process_index, accelerator.num_processes
     if run.streaming:
         with accelerator.main_process_first():
-            images, test_images = open_streams(setup, run, num_classes, rank, world)
+            images, test_images = open_streams(setup, run, num_classes, rank, world, classes)
         workers = count_workers(run.workers)
         return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
     with accelerator.main_process_first():
+        whole = setup.crop_area is not None
         images, test_images = sources.load(
-            setup.data, run, setup.preprocessing, num_classes, whole=setup.crop_area is not None
+            setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes
         )
     train_loader = TrainLoader(images, setup, run.seed, **loader_settings(images, run, accelerator))
     return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))

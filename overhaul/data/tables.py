@@ -1,0 +1,121 @@
+"""The tables of a set in any form that `datasets` takes, of one configuration, no file in two splits."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from overhaul.data.columns import Unlabelled, count_rows, split_of
+from overhaul.data.folders import read_folder
+from overhaul.system.messages import UserError, choose, printable
+
+SHARDS = 64  # at most, of a stream of a set that lies in one piece
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The splits of a set by name, images still encoded, and the images of each where that is known.
+
+    splits: datasets.Dataset, or their streams, or Unlabelled.
+    """
+
+    splits: dict
+    counts: dict[str, int]
+
+
+def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
+    """The tables, or streams, of a folder or a repository of the Hub; whatever a library raises is let through."""
+    import datasets
+
+    local = Path(source)
+    if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
+        refuse_config(source, config)
+        tables = datasets.load_from_disk(source)
+        return as_streams(tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}, streaming)
+    if not local.is_dir() or has_configs(local):
+        return build(open_builder(source, config), streaming)
+    refuse_config(source, config)
+    images, files = read_folder(local.absolute())
+    found = as_streams(mixed(images) if streaming else images, streaming)
+    if not files:
+        return found
+    more = build(datasets.load_dataset_builder(source, data_files=files), streaming)
+    return Tables({**found.splits, **more.splits}, {**found.counts, **more.counts})
+
+
+def mixed(images: dict) -> dict:
+    """With the training images in a random order, the same every time: a stream of class after class mixes badly."""
+    order = np.random.default_rng(0).permutation
+    return {
+        name: table.select(order(len(table)))
+        if split_of(name) == "train" and not isinstance(table, Unlabelled)
+        else table
+        for name, table in images.items()
+    }
+
+
+def has_configs(folder: Path) -> bool:
+    """Whether a README.md says, as on the Hub, what files the splits are of."""
+    card, alone = folder / "README.md", folder / ".huggingface.yaml"
+    head = card.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0] if card.is_file() else ""
+    return alone.is_file() or bool(head.startswith("---") and re.search("^configs:", head, re.MULTILINE))
+
+
+def refuse_config(source: str, config: str | None) -> None:
+    if config is not None:
+        raise UserError(f"--data_config {config}: the data set {source} has no configurations")
+
+
+def open_builder(source: str, config: str | None):
+    """datasets' builder of a configuration; UserError that names them all where it must be told or is unknown."""
+    import datasets
+
+    try:
+        if config is not None:
+            choose("--data_config", config, tuple(datasets.get_dataset_config_names(source)))
+        return datasets.load_dataset_builder(source, config)
+    except ValueError as error:
+        if not str(error).startswith("Config name is missing"):
+            raise
+        names = datasets.get_dataset_config_names(source)
+        raise UserError(
+            f"the data set {source} has several configurations: name one of {', '.join(names)} with --data_config"
+        ) from None
+
+
+def build(builder, streaming: bool) -> Tables:
+    files = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
+    check_files_once(files)
+    if not streaming:
+        builder.download_and_prepare()
+        return Tables(dict(builder.as_dataset()), {})
+    streams = dict(builder.as_streaming_dataset())
+    counts = {str(name): split.num_examples for name, split in (builder.info.splits or {}).items()}
+    for name in streams.keys() & files.keys() - counts.keys():
+        if all(file.endswith(".parquet") and os.path.isfile(file) for file in files[name]):
+            counts[name] = sum(map(count_rows, files[name]))
+    return Tables(streams, counts)
+
+
+def check_files_once(files: dict[str, list[str]]) -> None:
+    """UserError where a data file is in two splits or twice in one, be it under two names."""
+    seen = {}
+    for split, file in ((split, file) for split, names in files.items() for file in names):
+        real = file if "://" in file else os.path.realpath(file)
+        if real in seen:
+            raise UserError(
+                f"{printable(file)} is in the {seen[real]} and in the {split} split, and may be there only once; a "
+                f"README.md with `configs:` says which files a split is of, as does a folder of its own in a local copy"
+            )
+        seen[real] = split
+
+
+def as_streams(tables: dict, streaming: bool) -> Tables:
+    """Tables that are there, or streams of them, and their lengths."""
+    counts = {name: len(table) for name, table in tables.items() if not isinstance(table, Unlabelled)}
+    if streaming:
+        streams = {name: tables[name].to_iterable_dataset(min(SHARDS, n)) for name, n in counts.items()}
+        tables = {**tables, **streams}
+    return Tables(tables, counts)
