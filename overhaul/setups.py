@@ -19,10 +19,13 @@ def teacher_setup(setup: Setup) -> Setup | None:
     return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
 
 
-def resolve(setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | None = None) -> Setup:
+def resolve(
+    setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | None = None, named: bool = True
+) -> Setup:
     """The setup as it is trained: with the run's length, the data's classes and the teacher that was found.
 
-    The baseline has no teacher. Published errors stay beside the row's own data and networks alone.
+    named: whether the images are the set that the setup names. The baseline has no teacher. Published errors stay
+    beside the row's own data and networks alone.
     """
 
     def fitted(net: Net) -> Net:
@@ -34,7 +37,7 @@ def resolve(setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | N
     resolved = replace(
         setup, epochs=run.new_epochs or setup.epochs, student=fitted(setup.student), teacher=teacher or None
     )
-    return resolved if is_row(resolved) else replace(resolved, published=None)
+    return resolved if named and is_row(resolved) else replace(resolved, published=None)
 
 
 def is_row(setup: Setup) -> bool:

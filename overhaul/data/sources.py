@@ -11,11 +11,12 @@ import torch
 from overhaul.data.columns import find_columns, find_split, read_class_names, read_labels
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, report_broken
+from overhaul.data.known import KNOWN
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line
 
-HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
+HUB_IDS = {name: known.hub_id for name, known in KNOWN.items()}
 NAMES = ("digits", *HUB_IDS)
 
 

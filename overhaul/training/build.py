@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import distill, hub, models
+from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
@@ -74,7 +75,8 @@ def build(setup: Setup, run: Run, folder: Path | None = None) -> Components:
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     train_loader, test_loader = make_loaders(setup, run, num_classes, accelerator)
     classes, teacher, origin = train_loader.images.classes, None, None
-    setup = resolve(setup, run, classes)
+    named = is_named(setup.data, run.data_path, train_loader.images, test_loader.images)
+    setup = resolve(setup, run, classes, named=named)
     if setup.teacher:
         source = agreed(accelerator, lambda: hub.at_commit(setup.teacher.weights))
         with accelerator.main_process_first():
