@@ -43,11 +43,17 @@ def teacher_setup(setup: Setup) -> Setup | None:
 
 
 def resolve(
-    setup: Setup, run: Run, classes: Sequence[str], teacher: Net | None = None, student: Net | None = None
+    setup: Setup,
+    run: Run,
+    classes: Sequence[str],
+    teacher: Net | None = None,
+    student: Net | None = None,
+    named: bool = True,
 ) -> Setup:
     """The setup as it is trained: with the run's length, the data's classes and the nets that their weights are of.
 
-    The baseline has no teacher. Published errors stay beside the row's own data and networks alone.
+    named: whether the images are the set that the setup names. The baseline has no teacher. Published errors stay
+    beside the row's own data and networks alone.
     """
 
     def fitted(net: Net, found: Net | None) -> Net:
@@ -59,7 +65,7 @@ def resolve(
         guide = fitted(replace(guide, kwargs={**guide.kwargs, **number}), teacher)
     learner = replace(learner, kwargs={**learner.kwargs, **number})
     resolved = replace(setup, epochs=run.new_epochs or setup.epochs, student=learner, teacher=guide)
-    return resolved if is_row(resolved) else replace(resolved, published=None)
+    return resolved if named and is_row(resolved) else replace(resolved, published=None)
 
 
 def is_row(setup: Setup) -> bool:

@@ -1,6 +1,7 @@
 """Batches of an image set: order and augmentation as functions of (seed, epoch, sample index)."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -123,14 +124,20 @@ class EvalLoader:
     def __init__(
         self, images: Images | EncodedImages, batch_size=250, rank=0, world=1, workers=0, skip_broken=0
     ) -> None:
-        self.images, self.workers, self.skip_broken = images, workers, skip_broken
+        self.images, self.workers, self.skip_broken, self.is_part = images, workers, skip_broken, False
         index = np.arange(rank, len(images), world)
         self.rows = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
 
     @property
-    def expected(self) -> int:
-        """Test images of all processes."""
-        return len(self.images)
+    def expected(self) -> int | None:
+        """Test images of all processes; of a part nobody knows."""
+        return None if self.is_part else len(self.images)
+
+    def part(self, n: int = 500) -> "EvalLoader":
+        """A loader of about n images of all processes, spread over the set."""
+        part, every = copy(self), max(1, len(self.images) // n)
+        part.rows, part.is_part = [rows for each in self.rows if len(rows := each[::every])], True
+        return part
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.broken = set()

@@ -13,12 +13,13 @@ from overhaul.data.classes import name_untrained, read_class_names, read_labels,
 from overhaul.data.columns import find_columns, find_split
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, check_paths, check_variation, report_broken, sample
+from overhaul.data.known import KNOWN
 from overhaul.data.tables import Tables, find_tables, refuse_config
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line, innermost, printable
 
-HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
+HUB_IDS = {name: known.hub_id for name, known in KNOWN.items()}
 NAMES = ("digits", *HUB_IDS)
 
 

@@ -1,6 +1,7 @@
 """Batches of a set that is read as it comes, for sets that do not fit the disk."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -172,15 +173,21 @@ class EvalStream:
 
     def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250) -> None:
         self.images, self.setup, self.batch_size = images, setup, batch_size
-        self.workers, self.skip_broken = min(workers, images.shards), run.skip_broken
+        self.workers, self.skip_broken, self.most = min(workers, images.shards), run.skip_broken, None
 
     @property
     def expected(self) -> int | None:
-        return self.images.n
+        return None if self.most else self.images.n
+
+    def part(self, n: int = 500) -> "EvalStream":
+        """A stream of the first n images of each process, or a few more."""
+        part = copy(self)
+        part.most = -(-n // self.batch_size)
+        return part
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = Centred(self.images, self.setup.preprocessing, self.batch_size)
-        yield from checked(work_pinned(batches, self.workers), set(), self.skip_broken)
+        yield from checked(islice(work_pinned(batches, self.workers), self.most), set(), self.skip_broken)
 
 
 class Centred(IterableDataset):

@@ -25,8 +25,8 @@ BATCHES = (1, 3)  # checked; the one traced is of 2 images
 OPSET = 18  # of ONNX, from 2022: the one that PyTorch's exporter writes without converting
 
 
-def export(net: Net, form: str, out: str | Path) -> dict:
-    """Write a trained network to the file `out`. net: its weights (see hub.load) and what is named of it.
+def export(source: Net | str, form: str, out: str | Path) -> dict:
+    """Write a trained network to the file `out`. source: see hub.load; a Net says more of it.
 
     form: safetensors (fp32), pt2 (torch.export) or onnx (images -> logits); the last two take batches of any size,
     and images of one size: normalised fp32 [batch, 3, height, width]. Each carries its config.json under that name: as
@@ -41,7 +41,7 @@ def export(net: Net, form: str, out: str | Path) -> dict:
     out = Path(out).expanduser()
     if os.path.exists(out) and not os.path.isfile(out):  # these raise nothing where a folder may not be entered
         raise UserError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")
-    weights = fetch_named(net)
+    weights = fetch_named(source)
     known = preprocessing(weights.config, weights.source)
     size = known.size if known else usual_size(weights.net)
     network = build(weights)

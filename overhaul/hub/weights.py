@@ -83,11 +83,12 @@ def fetch(source: str, net: Net | None = None, usual: Net | None = None, key: st
     return weights
 
 
-def fetch_named(net: Net, row: Setup | None = None) -> Weights:
-    """The weights of a net's source, as far as the net is named, with a word on how they were found.
+def fetch_named(net: Net | str, row: Setup | None = None) -> Weights:
+    """The weights of a net's source, as far as the net is named, or of a source; with a word on how they were found.
 
     Their config.json has the net's mean and std where it says none itself; row: see config.normalised.
     """
+    net = Net(weights=net) if isinstance(net, str) else net
     net.check()
     weights = fetch(net.weights, net.named, key=net.key)
     for note in weights.notes:

@@ -149,7 +149,7 @@ class RunFolder:
         if self.run.overwrite or not self.config_file.exists():
             return None
         try:
-            names = json.loads(self.record_file.read_text())["data"].get("classes")
+            names = json.loads(self.record_file.read_text())["data"].get("class_names")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return names and tuple(map(str, names))

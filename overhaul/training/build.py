@@ -10,6 +10,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import distill, hub, models
+from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
@@ -18,6 +19,7 @@ from overhaul.setups import resolve, teacher_setup
 from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError, choose
 from overhaul.training import pretrained
+from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
 
 
@@ -37,7 +39,7 @@ class Components:
     teacher: nn.Module | None
     teacher_forward: TeacherForward | None
     teacher_weights: hub.Weights | None
-    teacher_test: pretrained.TeacherTest | None
+    teacher_test: TeacherTest | None
     student_weights: hub.Weights | None
     notes: list[str]
     optimizer: torch.optim.Optimizer
@@ -94,7 +96,8 @@ def assemble(
 ) -> Components:
     """The networks for the classes of the data, ready to be trained."""
     classes, notes = loaders[0].images.classes, []
-    setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)))
+    named = is_named(setup.data, run.data_path, *(loader.images for loader in loaders))
+    setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)), named)
     teacher, test, shift = None, None, None
     if teacher_weights:
         teacher = distill.as_teacher(hub.build(teacher_weights))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
 from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS
-from overhaul.system.accelerator import start
+from overhaul.system.accelerator import start, warn_all
 from overhaul.system.messages import UserError
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -65,6 +66,36 @@ def evaluate(
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}
 
 
+@dataclass(frozen=True)
+class TeacherTest:
+    """How a teacher's accuracy is measured: with its own mean and std; order: see evaluate."""
+
+    source: str
+    normalize: Normalize
+    order: list[int]
+
+    def measure(self, teacher: nn.Module, loader, accelerator: Accelerator, in_step: Callable, say: Callable) -> float:
+        """Top-1 in percent over a loader's images, which is told, with a warning where it is that of chance.
+
+        The teacher is left in train mode.
+        """
+        found = evaluate(teacher, loader, self.normalize, accelerator, in_step, self.order)
+        teacher.train()
+        part = f" of {found['images']:,} test images" if loader.expected is None else ""
+        say(self.line(found["top1"]) + part)
+        if (chance := by_chance(found, loader)) is not None:
+            words = (
+                f"the teacher's test top-1 of {found['top1']:.2f} % is no better than chance ({chance:.2f} %): are its "
+                f"classes the data's, in their order? does it want another mean and std (--teacher.mean, --teacher.std) "
+                f"or image size? was it trained?"
+            )
+            warn_all(accelerator, [words])
+        return found["top1"]
+
+    def line(self, top1: float) -> str:
+        return f"teacher {self.source}: test top-1 {top1:.2f} %"
+
+
 def by_chance(result: dict, loader: EvalLoader | EvalStream) -> float | None:
     """The top-1 accuracy in percent of whoever always names the most frequent class, where the result's is no better.
 
@@ -78,16 +109,16 @@ def by_chance(result: dict, loader: EvalLoader | EvalStream) -> float | None:
 
 @deaths_explained()
 def evaluate_source(
-    net: Net, data: str, options: DataOptions, like: Setup | None = None, mixed_precision: str | None = None
+    source: Net | str, data: str, options: DataOptions, like: Setup | None = None, mixed_precision: str | None = None
 ) -> dict[str, float | int]:
     """Accuracy of a trained network on the test split of a data set: {"top1", "top5", "images"}.
 
-    net: its weights (see hub.load) and what is named of it. Image size, mean and std are the source's own where it says
+    source: see hub.load; a Net says more of it. Image size, mean and std are the source's own where it says
     them, else those of the setup `like`, else those of the first setup on these data. Classes that both sides name are
     told by name.
     """
     row = like or next((row for row in SETUPS.values() if row.data == data), None)
-    weights = hub.fetch_named(net, row)
+    weights = hub.fetch_named(source, row)
     show, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
     num_classes = weights.net.kwargs["num_classes"]
     (images,) = sources.load(data, options, show, num_classes, splits=("test",), whole=True, classes=names)
@@ -103,11 +134,11 @@ def evaluate_source(
 
 @torch.inference_mode()
 def predict(
-    net: Net, images: list[str], top: int = 5, like: Setup | None = None, names_file: str | None = None
+    source: Net | str, images: list[str], top: int = 5, like: Setup | None = None, names_file: str | None = None
 ) -> list[dict]:
     """The most probable classes of image files, one {"image", "classes": [[name, probability], ...]} each.
 
-    net: its weights (see hub.load) and what is named of it; the source's own size, mean and std count, else those of
+    source: see hub.load; a Net says more of it; its own size, mean and std count, else those of
     the setup `like`. images: files, and folders whose image files are meant. names_file: a class name a line, for a
     source that has none; without it they go by their numbers. Raises UserError for a source or an image that cannot be
     read.
@@ -115,7 +146,7 @@ def predict(
     if top < 1:
         raise UserError(f"--top must be at least 1, not {top}")
     files = [file for image in images for file in image_files(image)]
-    weights = hub.fetch_named(net, like)
+    weights = hub.fetch_named(source, like)
     show, names = preprocessing_of(weights.config, weights.source, like), names_of(weights, names_file)
     network, normalize = hub.build(weights), Normalize(show.mean, show.std, "cpu")
     answers = []

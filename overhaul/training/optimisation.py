@@ -76,8 +76,8 @@ def compiled(function: Callable, compile: str) -> Callable:
 
 
 def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
-    """SGD over student and connectors, weight decay on every parameter."""
-    return torch.optim.SGD(
+    """SGD over student and connectors, weight decay on every parameter, with a momentum of zero."""
+    optimizer = torch.optim.SGD(
         model.parameters(),
         lr=setup.lr,
         momentum=setup.momentum,
@@ -85,6 +85,20 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
         nesterov=setup.nesterov,
         fused=True,
     )
+    zero_momentum(optimizer)
+    return optimizer
+
+
+def zero_momentum(optimizer: torch.optim.Optimizer, restart: bool = False) -> None:
+    """Give every parameter a momentum of zero: one that has none, as in an old checkpoint, or all at a restart."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                # fused SGD would make it in its first step and, where GradScaler skips that, leave it uninitialised
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            elif restart:
+                state["momentum_buffer"].zero_()
 
 
 def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step: int = 0) -> float:
@@ -96,8 +110,8 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:
         group["lr"] = lr
-    if setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1):
-        optimizer.state.clear()
+    restart = setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1)
+    zero_momentum(optimizer, restart)
     return lr
 
 

@@ -1,7 +1,7 @@
 """Trained networks of a setup, its teacher and what its student starts from: fetched, and matched to the data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,14 +14,7 @@ from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS, same_net
 from overhaul.system.accelerator import agreed
 from overhaul.system.messages import UserError
-
-
-@dataclass(frozen=True)
-class TeacherTest:
-    """How a teacher's accuracy is measured: its own mean and std, and see evaluation.evaluate for `order`."""
-
-    normalize: Normalize
-    order: list[int] | None
+from overhaul.training.evaluation import TeacherTest
 
 
 def fetch(role: str, setup: Setup, accelerator) -> hub.Weights | None:
@@ -77,7 +70,7 @@ def teacher_test(
     except UserError as error:
         notes.append(f"the teacher's classifier is not used and its accuracy not measured: {error}")
         return None
-    return TeacherTest(Normalize(own.mean, own.std, device), order)
+    return TeacherTest(setup.teacher.weights, Normalize(own.mean, own.std, device), order)
 
 
 def shift(weights: hub.Weights, setup: Setup) -> tuple[list[float], list[float]] | None:

@@ -139,19 +139,6 @@ def plan(of: Components) -> str:
     return "\n".join(lines)
 
 
-def teacher_line(setup: Setup, top1: float, images: int | None = None, of: int | None = None) -> str:
-    part = f" of {images:,} of the {of:,} test images" if images and of and images < of else ""
-    return f"teacher {setup.teacher.weights}: test top-1 {top1:.2f} %{part}"
-
-
-def at_chance(top1: float, chance: float) -> str:
-    return (
-        f"the teacher's test top-1 of {top1:.2f} % is no better than chance ({chance:.2f} %): are its classes the "
-        f"data's, in their order? does it want another mean and std (--teacher.mean, --teacher.std) or image size? was "
-        f"it trained?"
-    )
-
-
 def resumed(state: State, processes: int) -> str:
     words = f"resumed {state.where}"
     if state.processes != processes:

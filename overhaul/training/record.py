@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from overhaul.data import sources
+from overhaul.data.known import folder_name, is_named, local_folder
 from overhaul.hub import Weights
 from overhaul.models import parameters
 from overhaul.recipe import Net
@@ -73,15 +74,19 @@ def started_from(weights: Weights | None) -> dict:
 
 
 def describe_data(of: Components) -> dict:
+    """A set is named where the images come from it; of a folder of one's own its last name, and how many they are."""
     data, images, tests = of.setup.data, of.train_loader.images, of.test_loader
-    local = bool(of.run.data_path) or Path(data).is_dir()
-    known = sources.HUB_IDS.get(data)
+    folder = local_folder(data, of.run.data_path)
+    own = not is_named(data, of.run.data_path, images, tests.images)
     return {
-        "name": Path(data).name if local and not known else data,
-        "hub_id": known or (None if local or data == "digits" else data),
-        "local_copy": local,
-        "revision": images.revision,
-        "classes": list(images.classes),
+        "name": folder_name(folder) if own else data,
+        "hub_id": None if own or data == "digits" else sources.HUB_IDS.get(data, data),
+        "local_copy": folder is not None,
+        "revision": None if folder else images.revision,
+        "classes": len(images.classes),
+        "class_names": list(images.classes),
+        "images": len(images),
         "training_images": images.fingerprint,
         "test_images": tests.expected,
+        "test_split": getattr(tests.images, "split", None),
     }

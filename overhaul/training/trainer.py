@@ -7,7 +7,6 @@ from itertools import islice
 from accelerate.utils import gather_object
 from torch import nn
 
-from overhaul.data.loaders import EvalLoader, EvalStream
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
 from overhaul.options import Run
@@ -16,17 +15,15 @@ from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder, configuration, flatten, unless_restarted
 from overhaul.run.state import State
 from overhaul.system import accelerator as system
-from overhaul.system.messages import warn
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
 from overhaul.training.build import Components, build
-from overhaul.training.evaluation import by_chance, evaluate
+from overhaul.training.evaluation import evaluate
 from overhaul.training.metrics import Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
-from overhaul.training.progress import Pace, Progress, at_chance, header, result_lines, resumed, teacher_line
+from overhaul.training.progress import Pace, Progress, header, result_lines, resumed
 from overhaul.training.record import Result, make_record
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
-TRIED = 500  # test images that a dry run shows the teacher
 
 
 @deaths_explained()
@@ -82,9 +79,9 @@ class Trainer(Components):
         """Say what is about to run; measure the teacher, which every epoch stands on; write the run's record."""
         self.open_progress()
         if self.teacher_test and self.state.teacher_top1 is None:
-            self.state.teacher_top1 = self.measure_teacher(self.test_loader)["top1"]
+            self.state.teacher_top1 = self.measure_teacher(self.test_loader)
         elif self.teacher_test:
-            self.progress.say(teacher_line(self.setup, self.state.teacher_top1))
+            self.progress.say(self.teacher_test.line(self.state.teacher_top1))
         system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
         if self.state.epoch or self.state.step:
             self.progress.say(resumed(self.state, self.accelerator.num_processes))
@@ -95,18 +92,10 @@ class Trainer(Components):
         self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
-        for note in self.notes:
-            system.of_main(self.accelerator, lambda: warn)(note)
+        system.warn_all(self.accelerator, self.notes)
 
-    def measure_teacher(self, loader: EvalLoader | EvalStream) -> dict:
-        """Its accuracy over test images, which every epoch stands on, and a warning where it is that of chance."""
-        test = self.teacher_test
-        found = evaluate(self.teacher, loader, test.normalize, self.accelerator, self.stop.in_step, test.order)
-        self.teacher.train()
-        self.progress.say(teacher_line(self.setup, found["top1"], found["images"], self.test_loader.expected))
-        if (chance := by_chance(found, loader)) is not None:
-            system.of_main(self.accelerator, lambda: warn)(at_chance(found["top1"], chance))
-        return found
+    def measure_teacher(self, loader) -> float:
+        return self.teacher_test.measure(self.teacher, loader, self.accelerator, self.stop.in_step, self.progress.say)
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
@@ -115,7 +104,8 @@ class Trainer(Components):
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
                 check_weights(self.model, self.state, self.setup, self.folder.path)
-                self.finish_epoch(trained, self.evaluate(self.student))
+                how = self.normalize, self.accelerator, self.stop.in_step
+                self.finish_epoch(trained, evaluate(self.student, self.test_loader, *how))
             self.stop.check()
         except StopRequested:
             self.progress.close_epoch()
@@ -177,10 +167,6 @@ class Trainer(Components):
         self.publisher.after_epoch(state.epoch, self.setup.epochs, self.student_files)
         self.progress.epoch(state.metrics[-1], self.setup)
 
-    def evaluate(self, net: nn.Module) -> dict:
-        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
-        return evaluate(net, self.test_loader, self.normalize, self.accelerator, self.stop.in_step)
-
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
         means = self.meter.read(len(self.train_loader.broken))
@@ -200,7 +186,7 @@ class Trainer(Components):
         """The plan, the teacher on some of the test images, and the first few steps, which leave nothing behind."""
         self.open_progress()
         if self.teacher_test:
-            self.measure_teacher(self.test_loader.part(TRIED))
+            self.measure_teacher(self.test_loader.part())
         self.train_epoch(steps=max(self.pace.sync_steps))
         self.accelerator.end_training()
         self.progress.say("dry run: stopped here, nothing was written")
