@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overhaul.api import bench, evaluate, export, load, predict, prepare, pull, push, setups, train
+    from overhaul.api import bench, evaluate, export, load, models, predict, prepare, pull, push, setups, train
     from overhaul.system.messages import UserError
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "models",
     "predict",
     "prepare",
     "pull",
@@ -56,7 +57,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "setups"):
+    if name in ("bench", "models", "setups"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

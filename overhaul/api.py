@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from overhaul import listing
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Net, Setup
-from overhaul.setups import HIDDEN, get, listing, settings
+from overhaul.setups import HIDDEN, get, settings
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
 
@@ -193,9 +194,23 @@ def bench_data(*, imagenet: str | None = None, cifar100: str | None = None, seco
     return bench_data(imagenet, cifar100, seconds)
 
 
-def setups() -> list[dict]:
-    """The rows of SETUPS, each with its names, sizes ("parameters": of teacher and student) and published errors."""
-    return listing()
+def setups(name: str | None = None) -> list[dict] | dict:
+    """The rows of SETUPS, each with its names, sizes ("parameters": of teacher and student) and published errors.
+
+    Of one row everything: every field, its networks, and "commands": those that train it, its teacher's first.
+
+    Args:
+        name: a row, to see it whole
+    """
+    return listing.setups() if name is None else listing.setup(name)
+
+
+def models() -> list[dict]:
+    """The network families: {"family", "arguments": their types by name, "about", "example": arguments, or None}.
+
+    The number of classes is an argument of each, which is left to the data.
+    """
+    return listing.models()
 
 
 def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = False) -> list[dict]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from overhaul.system.messages import UserError
+from overhaul import catalogue
+from overhaul.system.messages import UserError, choose, nearest
 
 
 def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, flags: str = "--") -> None:
@@ -54,6 +55,14 @@ class Net:
         """As papers write it, without its number of classes."""
         kept = {key: value for key, value in self.kwargs.items() if key not in ("num_classes", "bottleneck")}
         return " ".join([self.family, *(f"{key} {value}" for key, value in kept.items())])
+
+
+def check_names(flag: str, net: Net) -> None:
+    """UserError for a family that there is not, or arguments that it does not take; what can be said without torch."""
+    taken = catalogue.arguments(choose(f"{flag}.family", net.family, catalogue.families()))
+    if unknown := [name for name in net.kwargs if taken and name not in taken]:
+        known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"
+        raise UserError(f"{flag}.kwargs: {net.family} takes {known}, not {unknown[0]}{nearest(unknown[0], taken)}")
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,10 @@ class Setup:
     published: Published | None = None
 
     def __post_init__(self) -> None:
+        choose("--method", self.method, catalogue.methods())
+        for role, net in (("student", self.student), ("teacher", self.teacher)):
+            if net and net.family:
+                check_names(f"--{role}", net)
         for name in ("epochs", "batch_size", "image_size", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,7 +1,7 @@
 """The paper's settings as rows of data; imports without torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from overhaul.options import Run
@@ -200,21 +200,3 @@ PARAMETERS = {  # how many numbers each network learns
     str(DIGITS.teacher): 691_674,
     str(DIGITS.student): 77_850,
 }
-
-
-def listing() -> list[dict]:
-    """See api.setups."""
-    return [
-        {
-            "setup": row.name,
-            "method": row.method,
-            "teacher": row.teacher and row.teacher.title,
-            "student": row.student.title,
-            "parameters": [PARAMETERS.get(str(net)) for net in (row.teacher, row.student) if net],
-            "data": row.data,
-            "epochs": row.epochs,
-            "batch_size": row.batch_size,
-            "published": row.published and asdict(row.published),
-        }
-        for row in SETUPS.values()
-    ]

@@ -1,150 +1,222 @@
 """From the command line and YAML to the arguments of a function of the API, whose signature is the list of flags."""
 
-import argparse
 import inspect
+import json
+import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import get_origin
+from typing import Any, Literal, get_args
 
-import docstring_parser
-import jsonargparse
 import yaml
 
 from overhaul import api
+from overhaul.cli.values import NO_YAML, SWITCH, accept, is_switch, loaded, of_origin, words
 from overhaul.options import Run
-from overhaul.recipe import Setup
-from overhaul.setups import SETUPS, get
-from overhaul.system.messages import UserError, choose, nearest
+from overhaul.recipe import Net, Setup
+from overhaul.setups import HIDDEN, SETUPS, get
+from overhaul.system.messages import UserError, nearest
+
+ROLES = ("student", "teacher")
+ONLY_FLAGS = ("config", "print_config")  # no entries of a --config file
 
 
-def parse(function: Callable, argv: list[str], command: str, description: str, as_json: bool) -> dict:
-    """The arguments of a function of the API, and "json" where --json is a flag of its command.
+class Flags:
+    """The flags of a command by their names, without dashes, and what each takes."""
 
-    Raises UserError for an unknown flag or value; --help exits.
+    def __init__(self, command: str, kinds: dict[str, Any]) -> None:
+        self.command, self.kinds = f"overhaul {command}", kinds
+
+    def kind(self, name: str) -> Any:
+        """What a flag takes, `kwargs.depth` being one of a flag `kwargs` that takes names and values; None: unknown."""
+        if name in self.kinds:
+            return self.kinds[name]
+        several = of_origin(self.kinds.get(name.rpartition(".")[0]), dict)
+        return several and get_args(several)[1]
+
+    def split(self, argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+        """The flags and their texts, in order, and what stands without a flag; - in a flag's name counts as _."""
+        flags, alone, rest = [], [], list(argv)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                return flags, alone + rest
+            if not word.startswith("-") or re.match(r"-[\d.]", word):
+                alone.append(word)
+                continue
+            typed, equals, text = word.partition("=")
+            name = typed[2:].replace("-", "_")
+            if not typed.startswith("--") or self.kind(name) is None:
+                hint = nearest(typed.replace("-", "_"), [f"__{each}" for each in self.kinds], 0.5).replace("__", "--")
+                raise UserError(f"unknown flag {typed}{hint}; {self.command} --help lists them")
+            flags.append((name, text if equals else self.text(name, rest)))
+        return flags, alone
+
+    def text(self, name: str, rest: list[str]) -> str:
+        """What stands behind a flag, taken from the rest; a switch alone means true, --compile alone "default"."""
+        kind, last = self.kind(name), not rest or rest[0].startswith("--")
+        if is_switch(kind) and (last or rest[0].lower() not in SWITCH):
+            return "true"
+        if last and "default" in get_args(of_origin(kind, Literal)):
+            return "default"
+        if last:
+            raise UserError(f"--{name} needs a value: {words(kind)}")
+        return rest.pop(0)
+
+    def flat(self, name: str, value: Any, before: str = "--") -> dict[str, Any]:
+        """An entry as flat names and values of their types: {"student": {"family": ...}} as {"student.family": ...}.
+
+        before: what stands before a name where a value is wrong.
+        """
+        kind = self.kind(name)
+        if kind is None:
+            raise UserError(f"{before}{name} is unknown{nearest(name, self.kinds, 0.5)}")
+        if (kind is Net or of_origin(kind, dict)) and isinstance(several := loaded(value), Mapping):
+            entries = [self.flat(f"{name}.{str(key).replace('-', '_')}", each, before) for key, each in several.items()]
+            return {key: each for entry in entries for key, each in entry.items()}
+        if kind is Net and name == "teacher" and value is None:
+            return {name: None}
+        if kind is Net and isinstance(value, str):
+            return self.flat(f"{name}.weights", value, before)
+        return {name: accept(f"{before}{name}", kind, value)}
+
+
+def parse(function: Callable, argv: list[str], command: str, as_json: bool) -> dict:
+    """The arguments of a function of the API that are named, and "json" where --json is a flag of its command.
+
+    Raises UserError for an unknown flag or value.
     """
-    parser = parser_of(command, description)
     parameters = inspect.signature(function).parameters
-    several = [name for name, each in parameters.items() if get_origin(each.annotation) is list]
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={*several, "show"})
-    helps = {each.arg_name: each.description for each in docstring_parser.parse(function.__doc__).params}
-    for name in several:
-        parser.add_argument(name, nargs="+", help=helps[name])
-    if as_json:
-        parser.add_argument("--json", action="store_true", help="print JSON")
-    return parsed(parser, tidy(argv, function))
+    flags = Flags(command, flags_of(function) | ({"json": bool} if as_json else {}))
+    named, alone = flags.split(argv)
+    values = {name: each for flag, text in named for name, each in flags.flat(flag, text).items()}
+    for name, each in parameters.items():
+        if each.kind is not each.KEYWORD_ONLY and alone:
+            several = of_origin(each.annotation, list) is not None
+            values[name], alone = (alone, []) if several else (accept(name, each.annotation, alone[0]), alone[1:])
+    if alone:
+        raise UserError(f"unknown argument {alone[0]}; {flags.command} --help says which there are")
+    required = [name for name, each in parameters.items() if each.default is each.empty and name not in values]
+    if required:
+        names = (f"--{name}" if name in flags.kinds else name for name in required)
+        raise UserError(f"{flags.command} needs {', '.join(names)}; {flags.command} --help says more")
+    return gathered(values)
+
+
+def flags_of(function: Callable) -> dict[str, Any]:
+    """The keyword-only parameters of a function, but whether it shows what it does, and their types."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "show"}
+
+
+def gathered(values: dict[str, Any]) -> dict[str, Any]:
+    """Flat names as arguments: {"kwargs.depth": 16} as {"kwargs": {"depth": 16}}."""
+    found = {}
+    for name, value in values.items():
+        head, _, argument = name.partition(".")
+        found[head] = {**(found.get(head) or {}), argument: value} if argument else value
+    return found
+
+
+def training_flags() -> Flags:
+    recipe = {each.name: each.type for each in fields(Setup) if each.name not in (*HIDDEN, *ROLES)}
+    nets = {role: Net for role in ROLES}
+    nets |= {f"{role}.{each.name}": each.type for role in ROLES for each in fields(Net)}
+    own = {"setup": str, "config": str, "print_config": bool}
+    return Flags("train", own | recipe | nets | {each.name: each.type for each in fields(Run)})
 
 
 def parse_training(argv: list[str]) -> dict:
     """The arguments of api.train that `overhaul train` is asked for: a row of SETUPS, --config files and flags.
 
-    Raises UserError for an unknown setup, flag or value; --help and --print_config exit.
+    Raises UserError for an unknown setup, flag or value; --print_config exits.
     """
-    argv = tidy(argv, api.train)
-    row = get(setup_name(argv))
-    parser = parser_of("train", "Train a setup; the flags below change it.")
-    parser.add_argument("--setup", default=row.name, help=f"one of {', '.join(SETUPS)}")
-    parser.add_argument("--config", action="config", help="a YAML file of these settings, as --print_config writes it")
-    parser.add_class_arguments(Setup, None, skip=set(api.HIDDEN))
-    parser.add_class_arguments(Run, None)
-    parser.set_defaults({key: value for key, value in asdict(row).items() if key not in api.HIDDEN})
-    values = parsed(parser, argv)
-    values.pop("config")
+    flags = training_flags()
+    named, alone = flags.split(argv)
+    setup = next((text for name, text in reversed(named) if name == "setup"), None)
+    sources = [{}]
+    for name, text in named:
+        if name == "config":
+            entries = read_config(accept("--config", str, text), flags)
+            if setup and entries.setdefault("setup", setup) != setup:
+                theirs = entries["setup"]
+                raise UserError(f"--config {text} is of the setup {theirs}, not of {setup}; drop one of them")
+            setup = setup or entries.get("setup")
+            sources += [entries, {}]
+        else:
+            sources[-1] |= flags.flat(name, text)
+    if alone:
+        raise UserError(f"unknown argument {alone[0]}; {flags.command} --help lists the flags")
+    if not setup:
+        raise UserError(f"name a setup with --setup: {', '.join(SETUPS)}")
+    row, printed = get(setup), [source.pop("print_config", False) for source in sources]
+    values = changes(row, sources)
+    if any(printed):
+        print(configuration(values), end="")
+        raise SystemExit(0)
     return values
 
 
-def parser_of(command: str, description: str) -> jsonargparse.ArgumentParser:
-    how = {"exit_on_error": False, "allow_abbrev": False}
-    return jsonargparse.ArgumentParser(prog=f"overhaul {command}", description=description, **how)
+def changes(row: Setup, sources: list[dict]) -> dict:
+    """A row's name and what the sources, the later before the earlier, would have in place of its values."""
+    values = {name: each for source in sources for name, each in source.items() if name.split(".")[0] not in ROLES}
+    for role in ROLES:
+        if any(name.split(".")[0] == role for source in sources for name in source):
+            values[role] = network(role, getattr(row, role), sources)
+    return {**values, "setup": row.name}
 
 
-def parsed(parser: jsonargparse.ArgumentParser, argv: list[str]) -> dict:
-    try:
-        return vars(parser.instantiate(parser.parse_args(argv)))
-    except (jsonargparse.ArgumentError, argparse.ArgumentError, TypeError) as error:
-        raise UserError(explain(str(error), parser)) from None
+def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
+    """The row's network with what the sources say of it; one of another family keeps its number of classes alone."""
+    values = asdict(net) if net else {}
+    for source in sources:
+        named = {name: each for name, each in source.items() if name.split(".")[0] == role}
+        if not named:
+            continue
+        if (mine := gathered(named)[role]) is None:
+            values = {}
+            continue
+        kwargs = values.get("kwargs", {})
+        if mine.get("family", values.get("family")) != values.get("family"):
+            values, kwargs = {}, {name: each for name, each in kwargs.items() if name == "num_classes"}
+        given = {name.removeprefix("kwargs."): each for name, each in mine.items() if name.startswith("kwargs.")}
+        values |= {name: each for name, each in mine.items() if not name.startswith("kwargs.")}
+        values["kwargs"] = kwargs | given
+    if not values:
+        return None
+    if not (values.get("family") or values.get("weights")):
+        raise UserError(
+            f"--{role}: this setup has no {role} network; name a setup that has one, or say which network it is with "
+            f"--{role}.family and --{role}.kwargs"
+        )
+    return Net(**values)
 
 
-def tidy(argv: list[str], function: Callable) -> list[str]:
-    """--teacher SOURCE means --teacher.weights SOURCE, and so for the student.
-
-    A switch without a value means true, --compile "default".
-    """
-    parameters = inspect.signature(function).parameters.values()
-    switches, tidied = {f"--{each.name}" for each in parameters if each.annotation is bool}, []
-    for i, argument in enumerate(argv):
-        value = argv[i + 1] if i + 1 < len(argv) else "--"
-        argument = re.sub(r"^--(teacher|student)(?==|$)", r"--\1.weights", argument)
-        tidied.append(argument)
-        if argument in switches and value.lower() not in ("true", "false", "yes", "no"):
-            tidied.append("true")
-        if argument == "--compile" and value.startswith("--"):
-            tidied.append("default")
-    return tidied
-
-
-def setup_name(argv: list[str]) -> str:
-    """The setup that the flags or a --config file name."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--setup")
-    finder.add_argument("--config", action="append", default=[])
-    try:
-        known = finder.parse_known_args(argv)[0]
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from None
-    setup = known.setup
-    for file in known.config:
-        named = setup_of_config(file)
-        if setup and named and named != setup:
-            raise UserError(f"--config {file} is of the setup {named}, not of {setup}; drop one of them")
-        setup = setup or named
-    if setup:
-        return setup
-    if {"-h", "--help"} & set(argv):
-        return next(iter(SETUPS))
-    raise UserError(f"name a setup with --setup: {', '.join(SETUPS)}")
-
-
-def setup_of_config(file: str) -> str | None:
-    if not Path(file).is_file():
+def read_config(file: str, flags: Flags) -> dict[str, Any]:
+    """The entries of a YAML file, by their flat names."""
+    if not os.path.isfile(file):  # Path.is_file raises for names that no file can have
         raise UserError(f"--config {file}: there is no such file")
     try:
-        config = yaml.safe_load(Path(file).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.safe_load(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read: {error.strerror}") from None
+    except NO_YAML as error:
         raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not config:
         raise UserError(f"--config {file} holds no settings")
-    return config.get("setup")
+    entries = {}
+    for key, value in config.items():
+        name = str(key).replace("-", "_")
+        if flags.kind(name) is None or name in ONLY_FLAGS:
+            names = [each for each in flags.kinds if each not in ONLY_FLAGS]
+            raise UserError(f"--config {file} has the unknown entry {key}{nearest(name, names, 0.5)}")
+        entries |= flags.flat(name, value, f"--config {file}: ")
+    return entries
 
 
-def explain(message: str, parser: argparse.ArgumentParser) -> str:
-    """A parser's message as one line, with the nearest flag or value where one is unknown."""
-    message = " ".join(message.split())
-    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
-    if unknown := re.search(r"unrecognized arguments: (\S+)", message):
-        name = unknown[1].split("=")[0]
-        kind = "flag" if name.startswith("-") else "argument"
-        return f"unknown {kind} {name}{nearest(name, flags, 0.5)}; {parser.prog} --help lists them"
-    if not_accepted := re.search(r"Option '(\w+)' is not accepted", message):
-        names = [flag[2:] for flag in flags]
-        return f"the --config file has the unknown entry {not_accepted[1]}{nearest(not_accepted[1], names, 0.5)}"
-    if "Namespace(" in message:
-        return (
-            "--teacher: this setup has no teacher network; name a setup that has one, or say which network it is with "
-            "--teacher.family and --teacher.kwargs"
-        )
-    if required := re.search(r"arguments are required: (.*)", message):
-        names = (f"--{name}" if f"--{name}" in flags else name for name in required[1].split(", "))
-        return f"{parser.prog} needs {', '.join(names)}; {parser.prog} --help says more"
-    if words := re.search(r'^Parser key "([\w.]+)":.*Literal\[(.*?)\].*(?:Got|Given) value: (.*)', message):
-        valid = tuple(re.findall(r"'(\w+)'", words[2]))
-        try:
-            choose(f"--{words[1]}", words[3], valid)
-        except UserError as error:
-            return str(error)
-    message = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", message)
-    message = re.sub(
-        r"Does not validate against any of the Union subtypes.* Given value: (.*)", r"\1 is not valid", message
-    )
-    return re.sub(r"<class '(\w+)'>", r"\1", message)
+def configuration(values: dict) -> str:
+    """All settings of what is asked for, as YAML that --config takes."""
+    setup, run = api.settings(values["setup"], {name: each for name, each in values.items() if name != "setup"})
+    recipe = {name: each for name, each in asdict(setup).items() if name not in HIDDEN}
+    return yaml.safe_dump(json.loads(json.dumps({"setup": setup.name, **recipe, **asdict(run)})), sort_keys=False)

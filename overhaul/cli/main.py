@@ -13,34 +13,86 @@ from overhaul.system.preemption import STATUS, Preempted, installed, stop_at_onc
 class Command(NamedTuple):
     """A function of the API as a command.
 
-    words: for the list of commands. text: of what the function returns and what it was called with; None where it has
-    told of itself. json: whether --json shows what it returns, as a line or as a line an item.
+    words: for the list of commands. examples: of its use. text: of what the function returns and what it was called
+    with; None where it has told of itself. json: whether --json shows what it returns, as a line or as a line an item.
     """
 
     words: str
+    examples: tuple[str, ...]
     text: Callable[[object, dict], str] | None
     json: Literal["whole", "lines"] | None = None
 
 
 COMMANDS = {
-    "train": Command("train a setup: distil a student, train it alone, or train a teacher", None),
-    "evaluate": Command(
-        "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model", tables.accuracy, json="whole"
+    "train": Command(
+        "train a setup: distil a student, train it alone, or train a teacher",
+        (
+            "overhaul train --setup cifar_teacher_wrn",
+            "overhaul train --setup cifar_c --teacher runs/cifar_teacher_wrn-original-seed0",
+            "overhaul train --setup cifar_c --method original --data_path my_images --epochs 30 --lr 0.05",
+        ),
+        None,
     ),
-    "predict": Command("the most probable classes of image files", tables.predictions, json="lines"),
-    "pull": Command("copy a student from the Hub into a folder", tables.pulled),
-    "push": Command("send a run's student to the Hub, with its model card", tables.pushed),
-    "export": Command("write a bare student as safetensors, pt2 or ONNX", tables.exported),
-    "prepare": Command("read a data set once and write it as sharded parquet", tables.prepared),
+    "evaluate": Command(
+        "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
+        (
+            "overhaul evaluate runs/cifar_c-overhaul-seed0 --data cifar100",
+            "overhaul evaluate USER/STUDENT --data my_images --json",
+        ),
+        tables.accuracy,
+        json="whole",
+    ),
+    "predict": Command(
+        "the most probable classes of image files",
+        ("overhaul predict runs/cifar_c-overhaul-seed0 image.jpg", "overhaul predict USER/STUDENT a.png b.png --top 3"),
+        tables.predictions,
+        json="lines",
+    ),
+    "pull": Command(
+        "copy a student from the Hub into a folder", ("overhaul pull USER/STUDENT --out my_student",), tables.pulled
+    ),
+    "push": Command(
+        "send a run's student to the Hub, with its model card",
+        ("overhaul push runs/cifar_c-overhaul-seed0 USER/STUDENT --private",),
+        tables.pushed,
+    ),
+    "export": Command(
+        "write a bare student as safetensors, pt2 or ONNX",
+        ("overhaul export runs/cifar_c-overhaul-seed0 --format onnx --out student.onnx",),
+        tables.exported,
+    ),
+    "prepare": Command(
+        "read a data set once and write it as sharded parquet",
+        ("overhaul prepare --data imagenet --data_path imagenet --out imagenet_parquet --short_side 320",),
+        tables.prepared,
+    ),
     "bench": Command(
         "where a training step goes, and how near it comes to the machine's best; bench data: the images",
+        ("overhaul bench --setup cifar_c --mixed_precision bf16", "overhaul bench data"),
         tables.step_table,
         json="whole",
     ),
-    "setups": Command("the settings of the paper and our own, as a table", tables.setups_table),
-    "demo": Command("train a teacher, a student alone and a distilled one on handwritten digits", tables.demo_table),
+    "setups": Command(
+        "the settings of the paper and our own, as a table; setups NAME: the whole of one",
+        ("overhaul setups", "overhaul setups cifar_c", "overhaul setups cifar_c --json"),
+        tables.setups_text,
+        json="whole",
+    ),
+    "models": Command(
+        "the network families, their arguments and the sizes that they come in",
+        ("overhaul models", "overhaul models --json"),
+        tables.families,
+        json="whole",
+    ),
+    "demo": Command(
+        "train a teacher, a student alone and a distilled one on handwritten digits",
+        ("overhaul demo", "overhaul demo --output_dir out --epochs 3"),
+        tables.demo_table,
+    ),
 }
-BENCH_DATA = Command("images a second of one core", tables.bench_table, json="whole")
+BENCH_DATA = Command(
+    "images a second of one core", ("overhaul bench data --imagenet imagenet",), tables.bench_table, json="whole"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,10 +149,19 @@ def run(argv: list[str]) -> int:
     return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
 
 
+def asks_for_help(argv: list[str]) -> bool:
+    return bool({"-h", "--help"} & {*argv[: argv.index("--") if "--" in argv else None]})
+
+
 def train(argv: list[str]) -> int:
     from overhaul import api
     from overhaul.cli.arguments import parse_training
 
+    if asks_for_help(argv):
+        from overhaul.cli import help
+
+        print(help.of_training(argv, *COMMANDS["train"][:2]))
+        return 0
     values = parse_training(argv)
     with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
         api.train(show=True, **values)
@@ -112,8 +173,13 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
     from overhaul import api
     from overhaul.cli.arguments import parse
 
-    called = getattr(api, function)
-    values = parse(called, argv, name, command.words, as_json=command.json is not None)
+    called, json_too = getattr(api, function), command.json is not None
+    if asks_for_help(argv):
+        from overhaul.cli import help
+
+        print(help.of_command(called, name, command.words, command.examples, json_too))
+        return 0
+    values = parse(called, argv, name, json_too)
     as_json = values.pop("json", False)
     if name == "demo":
         with installed(stop_at_once):

@@ -1,7 +1,6 @@
-"""What every method stands on: the teacher's mode, and the student alone."""
+"""What every method stands on: the teacher's mode."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def as_teacher(net: nn.Module) -> nn.Module:
@@ -13,19 +12,3 @@ def as_teacher(net: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.track_running_stats = False
     return net.requires_grad_(False).train()
-
-
-class Original(nn.Module):
-    """The student alone: the paper's baseline, and how teachers are trained."""
-
-    needs_teacher = False
-
-    def __init__(self, student: nn.Module, teacher: nn.Module | None = None) -> None:
-        super().__init__()
-        self.student = student
-        self.connectors = nn.ModuleList()
-
-    def forward(self, images: Tensor, teacher_stages=None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [batch, classes] and a distillation loss of zero."""
-        logits = self.student(images)
-        return logits, logits.new_zeros((), dtype=torch.float32)

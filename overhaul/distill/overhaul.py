@@ -121,3 +121,6 @@ class Overhaul(nn.Module):
             stage_loss = partial_l2(self.connectors[i](mine), target, self.get_buffer(f"margin{i}"))
             loss = loss + stage_loss / 2 ** (last - i)
         return loss
+
+
+Method = Overhaul

@@ -2,18 +2,18 @@
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from overhaul import catalogue
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.recipe import Net
 from overhaul.system.messages import UserError
 
-FAMILIES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "backbone"))
+FAMILIES = catalogue.families()
 
 LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
 

@@ -35,7 +35,7 @@ def stage(depth: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class CifarResNet(Backbone):
-    """ResNet of `depth` = 6n + 2 layers: three stages of 16, 32 and 64 channels."""
+    """ResNet of `depth` = 6n + 2 (8, 14, 20, ...) layers: three stages of 16, 32 and 64 channels."""
 
     def __init__(self, depth: int, num_classes: int) -> None:
         if depth < 8 or (depth - 2) % 6:

@@ -74,7 +74,10 @@ class Bottleneck(nn.Module):
 
 
 class PyramidNet(Backbone):
-    """PyramidNet of `depth` = 6n + 2 basic or 9n + 2 bottleneck layers; the last block is `alpha` channels wider."""
+    """PyramidNet of `depth` = 6n + 2 (8, 14, ...) basic or 9n + 2 (11, 20, ...) bottleneck layers.
+
+    The last block is `alpha` channels wider than the first.
+    """
 
     def __init__(self, depth: int, alpha: int, num_classes: int, bottleneck: bool) -> None:
         block = Bottleneck if bottleneck else Basic

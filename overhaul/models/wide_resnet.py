@@ -35,7 +35,7 @@ class Stage(nn.Module):
 
 
 class WideResNet(Backbone):
-    """WRN depth-width: `depth` = 6n + 4 layers, three stages of `width` times 16, 32 and 64 channels."""
+    """WRN depth-width: `depth` = 6n + 4 (10, 16, 22, ...) layers, stages of `width` times 16, 32 and 64 channels."""
 
     def __init__(self, depth: int, width: int, num_classes: int) -> None:
         if depth < 10 or (depth - 4) % 6 or width < 1:

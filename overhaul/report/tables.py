@@ -1,9 +1,14 @@
 """What the functions of the API return, as text; called: with which arguments."""
 
+import json
+import textwrap
+
 from overhaul.recipe import Published
-from overhaul.system.messages import text_table
+from overhaul.system.messages import millions, text_table
 
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
+KINDS = {"int": "a whole number", "bool": "true or false", "float": "a number"}
+INDENTED = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
 def bench_table(lines: list[dict], called: dict) -> str:
@@ -32,12 +37,56 @@ def step_table(result: dict, called: dict) -> str:
     )
 
 
-def setups_table(setups: list[dict], called: dict) -> str:
-    """The rows of api.setups."""
-    return text_table([HEAD, *map(setup_row, setups)]) + (
+def setups_text(found: list[dict] | dict, called: dict) -> str:
+    """The rows of api.setups, or the whole of one."""
+    if isinstance(found, dict):
+        return whole_setup(found)
+    return text_table([HEAD, *map(setup_row, found)]) + (
         "\n\npublished error: top-1 (ImageNet: / top-5) of the student alone -> distilled; CIFAR: median of 5 final "
-        "models, ImageNet: best epoch"
+        "models, ImageNet: best epoch\n`overhaul setups NAME` shows a whole recipe, `overhaul models` the networks"
     )
+
+
+def whole_setup(setup: dict) -> str:
+    """Every field of a row, and the commands that train it."""
+    told = {name: value for name, value in setup.items() if name not in ("published", "commands")}
+    rows = [(name, net_text(value) if isinstance(value, dict) else plain(value)) for name, value in told.items()]
+    if setup["published"]:
+        paper = Published(**setup["published"])
+        errors = (f"{name} {top1:.2f}{f' / {top5:.2f}' if top5 else ''}" for name, top1, top5 in paper.rows())
+        what = f"top-1{' / top-5' if paper.top5 else ''} error in percent, {paper.models}"
+        rows.append(("published", f"{', '.join(errors)} ({what})"))
+    lines = [f"{name:18}{text}" for name, text in rows]
+    return "\n".join([*lines, "", "to train it:", *(f"  {command}" for command in setup["commands"])])
+
+
+def net_text(net: dict) -> str:
+    arguments = ", ".join(f"{name} {plain(value)}" for name, value in net["kwargs"].items())
+    size = f" ({millions(net['parameters'])} parameters)" if net["parameters"] else ""
+    weights = f", weights {net['weights']}" if net["weights"] else ""
+    return f"{net['family']}: {arguments}{size}{weights}"
+
+
+def plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(plain, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "true", False: "false"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def families(found: list[dict], called: dict) -> str:
+    """What api.models returns: a family, what it is, its arguments and an example."""
+    lines = []
+    for each in found:
+        arguments = ", ".join(f"{name} ({KINDS.get(kind, kind)})" for name, kind in each["arguments"].items())
+        lines += [each["family"], *textwrap.wrap(each["about"].replace("`", ""), 100, **INDENTED)]
+        lines += [f"    arguments: {arguments or 'none'}"]
+        if each["example"] is not None:
+            kwargs = f" --student.kwargs '{json.dumps(each['example'])}'" if each["example"] else ""
+            lines += [f"    example:   --student.family {each['family']}{kwargs}"]
+        lines += [""]
+    return "\n".join([*lines, "The same for --teacher; the number of classes is left to the data."])
 
 
 def setup_row(setup: dict) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class TeacherTest:
         if (chance := by_chance(found, loader)) is not None:
             words = (
                 f"the teacher's test top-1 of {found['top1']:.2f} % is no better than chance ({chance:.2f} %): are its "
-                f"classes the data's, in their order? does it want another mean and std (--teacher.mean, --teacher.std) "
+                f"classes the data's, in their order? does it want another mean and std (--teacher.mean and .std) "
                 f"or image size? was it trained?"
             )
             warn_all(accelerator, [words])

@@ -5,7 +5,6 @@ from datetime import timedelta
 from itertools import islice
 
 from accelerate.utils import gather_object
-from torch import nn
 
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
@@ -92,7 +91,6 @@ class Trainer(Components):
         self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
-        system.warn_all(self.accelerator, self.notes)
 
     def measure_teacher(self, loader) -> float:
         return self.teacher_test.measure(self.teacher, loader, self.accelerator, self.stop.in_step, self.progress.say)

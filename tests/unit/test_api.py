@@ -43,11 +43,12 @@ def test_rooms_that_bear_the_name_of_a_function_are_both():
     script = (
         "import overhaul.train, overhaul.bench, overhaul.setups\n"
         "print(len(overhaul.setups()), overhaul.bench.make_step.__name__, len(overhaul.setups.SETUPS))\n"
+        "print(len(overhaul.models()) == len(overhaul.models.FAMILIES), overhaul.setups('cifar_c')['lr'])\n"
         "for call in (lambda: overhaul.train('cifar_q'), lambda: overhaul.bench(setup='cifar_q')):\n"
         "    try: call()\n"
         "    except overhaul.UserError as error: print('cifar_q' in str(error))\n"
     )
-    assert python(script).split() == ["12", "make_step", "12", "True", "True"]
+    assert python(script).split() == ["12", "make_step", "12", "True", "0.1", "True", "True"]
 
 
 @pytest.mark.parametrize("name", sorted({*package.__all__} - {"UserError", "__version__"}))
@@ -103,6 +104,8 @@ def test_signals_are_left_alone_in_a_program_of_another(tmp_path, monkeypatch):
     [
         (lambda: package.train("cifar_z"), "did you mean cifar_"),
         (lambda: package.train("digits", epoch=3), r"no setting epoch \(did you mean epochs\?\)"),
+        (lambda: package.train("digits", method="kd"), "--method: 'kd' is not known.*original, overhaul"),
+        (lambda: package.setups("cifar_z"), "did you mean cifar_"),
         (lambda: package.train("digits", lr=-1), "--lr must be 0 or more"),
         (lambda: package.train("digits", resume="yes"), "auto, never"),
         (lambda: package.train("digits_teacher", teacher="x"), "has no teacher network"),

@@ -12,9 +12,10 @@ PACKAGE = REPOSITORY / "overhaul"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # each may import what stands above it
     {"system"},
+    {"catalogue"},
     {"options", "recipe"},
     {"setups"},
-    {"models", "data", "run"},
+    {"listing", "models", "data", "run"},
     {"distill", "report"},
     {"hub"},
     {"training", "timm_models"},
@@ -36,7 +37,7 @@ DEPENDENCIES = {
         "scipy",
         "safetensors",
     ),
-    *("jsonargparse", "tqdm", "jinja2", "matplotlib", "timm", "transformers", "evaluate", "tensorboard", "wandb"),
+    *("yaml", "tqdm", "jinja2", "matplotlib", "timm", "transformers", "evaluate", "tensorboard", "wandb"),
 }
 
 

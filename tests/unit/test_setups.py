@@ -1,13 +1,17 @@
 """How a row becomes the setup that is trained: by run, data and the teacher that was found, and by nothing else."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
 
+from overhaul import catalogue, distill, listing, models
 from overhaul.models import parameters
 from overhaul.options import Run
 from overhaul.recipe import Net, Preprocessing
+from overhaul.report import tables
 from overhaul.setups import PARAMETERS, SETUPS, resolve, wide_resnet
+from overhaul.system.messages import UserError
 
 HUNDRED = [f"class {i}" for i in range(100)]
 ROW = replace(SETUPS["cifar_c"], teacher=replace(SETUPS["cifar_c"].teacher, weights="t.pt"))
@@ -66,3 +70,44 @@ def test_published_errors_are_told_in_one_order(setup):
 def test_the_sizes_that_are_listed_are_those_of_the_networks():
     nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
     assert {name: parameters(net) for name, net in nets.items()} == PARAMETERS
+
+
+def test_the_families_and_methods_are_those_of_the_files():
+    assert catalogue.families() == models.FAMILIES and set(distill.METHODS) == {*catalogue.methods()}
+    for family in models.FAMILIES:
+        taken = inspect.signature(models.family(family)).parameters
+        assert catalogue.arguments(family) == {name: each.annotation.__name__ for name, each in taken.items()}
+        assert models.family(family).__doc__.split("\n")[0] in catalogue.about(family)
+
+
+def test_a_file_that_is_added_is_a_family_or_a_method(tmp_path, monkeypatch):
+    for folder in ("models", "distill"):
+        (tmp_path / folder).mkdir()
+    opening = "    def __init__(self, size: int, *, deep: bool = True): ...\n"
+    (tmp_path / "models" / "mine.py").write_text(f'"""Mine."""\nclass Network:\n    """Small."""\n{opening}')
+    (tmp_path / "models" / "backbone.py").write_text("class Backbone: ...\n")
+    (tmp_path / "distill" / "kd.py").write_text("class KD: ...\n\n\nMethod = KD\n")
+    (tmp_path / "distill" / "method.py").write_text("class Base: ...\n")
+    monkeypatch.setattr(catalogue, "PACKAGE", tmp_path)
+    for cached in (catalogue.files, catalogue.arguments):
+        monkeypatch.setattr(catalogue, cached.__name__, cached.__wrapped__)
+    assert (catalogue.families(), catalogue.methods()) == (("mine",), ("kd",))
+    assert (catalogue.arguments("mine"), catalogue.about("mine")) == ({"size": "int", "deep": "bool"}, "Mine. Small.")
+    assert listing.models()[0]["example"] is None and "mine" in tables.families(listing.models(), {})
+    assert replace(ROW, method="kd", student=Net(family="mine", kwargs={"size": 3}), teacher=None).method == "kd"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "kd"}, "--method: 'kd' is not known.*original, overhaul"),
+        ({"method": "overhal"}, "did you mean overhaul"),
+        ({"student": Net(family="resnt")}, "--student.family: 'resnt' is not known .did you mean resnet"),
+        ({"teacher": Net(family="vit")}, "--teacher.family: 'vit' is not known.*wide_resnet"),
+        ({"teacher": Net(family="resnet", kwargs={"dept": 3})}, "--teacher.kwargs: resnet takes depth, not dept"),
+        ({"student": Net(family="mobilenet", kwargs={"width": 3})}, "mobilenet takes no arguments, not width"),
+    ],
+)
+def test_unknown_names_are_told_when_a_setup_is_made(changes, words):
+    with pytest.raises(UserError, match=words):
+        replace(ROW, **changes)

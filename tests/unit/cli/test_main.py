@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from overhaul import models
 from overhaul.cli.arguments import parse_training
 from overhaul.cli.main import main
 from overhaul.options import Run
-from overhaul.recipe import Setup
-from overhaul.setups import SETUPS, get, settings, teacher_setup
+from overhaul.recipe import Net, Setup
+from overhaul.setups import HIDDEN, SETUPS, get, settings, teacher_setup
 from overhaul.system.messages import UserError
 
 
@@ -27,12 +28,12 @@ from overhaul.system.messages import UserError
         (["trian"], ["'trian' is not known", "did you mean train?"]),
         (["train"], ["name a setup with --setup: cifar_a"]),
         (["train", "--setup", "cifar_z"], ["'cifar_z' is not known", "did you mean cifar_", "imagenet_b"]),
-        (["train", "--setup"], ["--setup", "expected one argument"]),
+        (["train", "--setup"], ["--setup needs a value"]),
         (["train", "--setup", "digits", "--epoch", "3"], ["unknown flag --epoch", "did you mean --epochs?"]),
         (["train", "--setup", "digits", "--batchsize=3"], ["unknown flag --batchsize", "--batch_size?"]),
         (["train", "--setup", "digits", "extra"], ["unknown argument extra"]),
-        (["train", "--setup", "digits", "--lr", "fast"], ["--lr", "float", "fast"]),
-        (["train", "--setup", "digits", "--epochs", "2.5"], ["--epochs", "2.5"]),
+        (["train", "--setup", "digits", "--lr", "fast"], ["--lr takes a number, not 'fast'"]),
+        (["train", "--setup", "digits", "--epochs", "2.5"], ["--epochs takes a whole number, not '2.5'"]),
         (["train", "--setup", "digits", "--epochs", "0"], ["--epochs must be at least 1"]),
         (["train", "--setup", "digits", "--lr", "-1"], ["--lr must be 0 or more"]),
         (["train", "--setup", "digits", "--lr", "nan"], ["--lr"]),
@@ -45,7 +46,13 @@ from overhaul.system.messages import UserError
         (["train", "--setup", "digits", "--config", "missing.yaml"], ["missing.yaml: there is no such file"]),
         (["train", "--setup", "digits", "--method", "overhal", "--teacher", "x"], ["did you mean overhaul?"]),
         (["train", "--setup", "digits_teacher", "--data", "cifar1000"], ["did you mean cifar100?"]),
-        (["train", "--setup", "digits_teacher", "--student.family", "wide_resnt"], ["families are"]),
+        (
+            ["train", "--setup", "digits_teacher", "--student.family", "wide_resnt"],
+            ["did you mean wide_resnet?", "mobilenet"],
+        ),
+        (["train", "--setup", "digits_teacher", "--student.kwargs.dept", "10"], ["takes depth, width, not dept (did"]),
+        (["train", "--setup", "digits_teacher", "--lr_drops", "0.5", "0.7"], ["--lr_drops takes numbers in brackets"]),
+        (["train", "--setup", "digits_teacher", "--data_path", ""], ["--data_path takes a text, not ''"]),
         (["train", "--setup", "digits_teacher", "--student.kwargs.depth", "11"], ["6n + 4"]),
         (["train", "--setup", "digits_teacher", "--data_path", "/nowhere"], ["/nowhere: there is no such folder"]),
         (["train", "--setup", "digits_teacher", "--batch_size", "1"], ["leaves BatchNorm less than 2 images"]),
@@ -162,12 +169,43 @@ def test_setups_are_printed_with_their_parameters_and_published_errors(overhaul)
     assert set(rows) == set(SETUPS)
     assert all(text in rows["cifar_c"] for text in ("5.87 -> 0.70", "cifar100", "200", "27.32 -> 24.08"))
     assert all(text in rows["imagenet_a"] for text in ("60.19 -> 25.56", "100", "23.72 / 6.97 -> 21.65 / 5.83"))
+    assert len(json.loads(overhaul("setups", "--json").out)) == len(SETUPS)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["setups"], ["demo"]])
-def test_help(overhaul, command):
-    result = overhaul(*command, "--help")
-    assert result.status == 0 and "usage: overhaul" in result.out
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_setup_is_printed_whole(overhaul, name):
+    out, whole = overhaul("setups", name).out, json.loads(overhaul("setups", name, "--json").out)
+    for each in fields(Setup):
+        if each.name not in HIDDEN:
+            assert re.search(rf"^{each.name}  ", out, re.M) and each.name in whole
+    row = SETUPS[name]
+    assert row.student.family in out and f"lr                {row.lr:g}" in out and f"  {whole['commands'][-1]}" in out
+    assert whole["commands"][-1].startswith(f"overhaul train --setup {name}")
+    if row.published:
+        assert f"distilled {row.published.distilled:.2f}" in out
+    taught = teacher_setup(row)
+    assert whole["commands"][:-1] == ([f"overhaul train --setup {taught.name}"] if taught else [])
+
+
+def test_an_unknown_setup_is_told_the_nearest(overhaul):
+    refused(overhaul("setups", "cifer_c"), "did you mean cifar_c?")
+
+
+def test_the_families_are_printed_with_arguments_that_make_networks(overhaul):
+    out, found = overhaul("models").out, json.loads(overhaul("models", "--json").out)
+    assert [each["family"] for each in found] == list(models.FAMILIES)
+    assert "pyramidnet" in out and "bottleneck (true or false)" in out and "6n + 4 (10, 16, 22, ...)" in out
+    for each in found:
+        net = Net(family=each["family"], kwargs={**each["example"], "num_classes": 3})
+        assert models.parameters(net) and set(each["example"]) == set(each["arguments"])
+        command = f"--student.family {each['family']}"
+        assert command in out and each["about"].split(".")[0][:40] in out
+
+
+def test_the_list_of_commands(overhaul):
+    for command in ([], ["--help"], ["-h"]):
+        result = overhaul(*command)
+        assert result.status == 0 and "usage: overhaul COMMAND" in result.out and "  models " in result.out
 
 
 def asked_for(argv: list[str]) -> tuple[Setup, Run]:
@@ -260,12 +298,27 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     assert raised.traceback[-1].path.name == "recipe.py" and not isinstance(raised.value, UserError)
 
 
-def test_help_is_quick():
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["setups"],
+        ["setups", "cifar_c"],
+        ["models"],
+        ["train", "--setup", "digits", "--method", "kd"],
+        ["train", "--setup", "imagenet_b", "--teacher.family", "resnext"],
+        ["train", "--setup", "imagenet_b", "--student.family", "vit", "--teacher", "me/teacher"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_network_is_told_at_once(command):
     """Without torch: a fraction of a second of CPU, whatever else the machine has to do."""
-    process = subprocess.Popen([sys.executable, "-m", "overhaul", "--help"], stdout=subprocess.DEVNULL)
+    pipe = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", "overhaul", *command], **pipe)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0 and usage.ru_utime + usage.ru_stime < 1
+    assert process.returncode == (2 if "--setup" in command else 0) and usage.ru_utime + usage.ru_stime < 1
 
 
 def test_train_py_and_the_command_are_the_same_program(tmp_path):

@@ -1,0 +1,114 @@
+"""What a flag or an entry of YAML takes: in words for people, and as the value that its type asks for."""
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from overhaul.recipe import Net
+from overhaul.system.messages import UserError, choose
+
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # what reading it raises: ValueError for numbers and bytes
+SWITCH = {"true": True, "yes": True, "false": False, "no": False}
+WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Net: "a run's folder, a checkpoint file, a repository on the Hub, or the entries of a network",
+}
+LISTS = {  # by their length
+    0: 'numbers in brackets, as in "[0.5, 0.75]"',
+    2: 'two numbers in brackets, as in "[0.1, 1]"',
+    3: 'three numbers in brackets, as in "[0.5, 0.5, 0.5]"',
+}
+
+
+class Unfit(Exception):
+    """A value that its type does not take."""
+
+
+def kinds_of(kind: Any) -> tuple:
+    """The types of which a value may be any, None first."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(sorted(kinds, key=lambda each: each is not NoneType))
+
+
+def of_origin(kind: Any, origin: type) -> Any:
+    """The one among a type's kinds that is a tuple[...], dict[...] or Literal[...], or None."""
+    return next((each for each in kinds_of(kind) if get_origin(each) is origin), None)
+
+
+def is_switch(kind: Any) -> bool:
+    return kind is bool
+
+
+def words(kind: Any) -> str:
+    """What a type takes, for people."""
+    if choices := of_origin(kind, Literal):
+        return f"one of {', '.join(get_args(choices))}"
+    if numbers := of_origin(kind, tuple):
+        return LISTS[0 if ... in get_args(numbers) else len(get_args(numbers))]
+    if of_origin(kind, dict):
+        return "names and values in braces, as in '{\"depth\": 16}'"
+    return ", or ".join(WORDS[each] for each in kinds_of(kind) if each is not NoneType)
+
+
+def accept(what: str, kind: Any, value: Any) -> Any:
+    """The value as its type has it; UserError, which says what `what` takes, for one that it does not take."""
+    try:
+        return fit(kind, value)
+    except (Unfit, OverflowError):
+        pass
+    if choices := of_origin(kind, Literal):
+        choose(what, value[:80] if isinstance(value, str) else shown(value), get_args(choices))
+    raise UserError(f"{what} takes {words(kind)}, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value as YAML would have it, and not endless."""
+    text = repr(value) if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=1000)
+    text = text.removesuffix("\n...\n").strip()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def fit(kind: Any, value: Any) -> Any:
+    """Text of the command line, or a value of YAML, as its type has it; Unfit where it has none."""
+    for each in kinds_of(kind):
+        try:
+            return fit_one(each, value)
+        except (Unfit, ValueError):
+            continue
+    raise Unfit
+
+
+def fit_one(kind: Any, value: Any) -> Any:
+    text = value if isinstance(value, str) else None
+    if kind is NoneType and value in (None, "null"):
+        return None
+    if get_origin(kind) is Literal and (value in get_args(kind) or value is False):  # YAML reads a bare no as False
+        return fit_one(kind, "no") if value is False else value
+    if kind is bool and (isinstance(value, bool) or (text or "").lower() in SWITCH):
+        return value if text is None else SWITCH[text.lower()]
+    if kind is str and text and text.strip():
+        return text
+    if kind is int and (text or (isinstance(value, int) and not isinstance(value, bool))):
+        return int(value)
+    if kind is float and (text or (isinstance(value, (int, float)) and not isinstance(value, bool))):
+        return float(value)
+    if get_origin(kind) is tuple:
+        several, wanted = loaded(value), get_args(kind)
+        if isinstance(several, (list, tuple)) and len(several) == (len(several) if ... in wanted else len(wanted)):
+            return tuple(fit(wanted[0], each) for each in several)
+    if get_origin(kind) is dict and isinstance(mapping := loaded(value), Mapping):
+        return {str(name): fit(get_args(kind)[1], each) for name, each in mapping.items()}
+    raise Unfit
+
+
+def loaded(value: Any) -> Any:
+    """Text as the YAML in it; whatever is none, as it is."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except NO_YAML:
+        return value

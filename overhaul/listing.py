@@ -1,0 +1,69 @@
+"""What there is to choose from, as plain data: the rows of SETUPS and the network families; without torch."""
+
+from dataclasses import asdict, fields
+
+from overhaul import catalogue
+from overhaul.options import default_folder
+from overhaul.recipe import Net, Setup
+from overhaul.setups import PARAMETERS, SETUPS, get, teacher_setup
+
+
+def setups() -> list[dict]:
+    """See api.setups."""
+    return [
+        {
+            "setup": row.name,
+            "method": row.method,
+            "teacher": row.teacher and row.teacher.title,
+            "student": row.student.title,
+            "parameters": [PARAMETERS.get(str(net)) for net in (row.teacher, row.student) if net],
+            "data": row.data,
+            "epochs": row.epochs,
+            "batch_size": row.batch_size,
+            "published": row.published and asdict(row.published),
+        }
+        for row in SETUPS.values()
+    ]
+
+
+def setup(name: str) -> dict:
+    """Every field of a row, its networks with their "parameters", and "commands": what trains it, teacher first."""
+    row = get(name)
+    shown = {"setup": row.name} | {each.name: getattr(row, each.name) for each in fields(Setup) if each.name != "name"}
+    shown |= {role: sized(shown[role]) for role in ("student", "teacher")}
+    return shown | {"published": row.published and asdict(row.published), "commands": commands(row)}
+
+
+def sized(net: Net | None) -> dict | None:
+    return net and {**asdict(net), "parameters": PARAMETERS.get(str(net))}
+
+
+def commands(row: Setup) -> list[str]:
+    """What trains a row: its teacher's command first, where there is a row for that."""
+    command, teaching = f"overhaul train --setup {row.name}", teacher_setup(row)
+    if row.teacher is None or row.teacher.weights:
+        return [command]
+    if teaching is None:
+        return [f"{command} --teacher SOURCE"]
+    folder = default_folder(teaching.name, teaching.method, 0)
+    return [f"overhaul train --setup {teaching.name}", f"{command} --teacher {folder}"]
+
+
+def models() -> list[dict]:
+    """See api.models."""
+    return [
+        {
+            "family": family,
+            "arguments": {name: kind for name, kind in catalogue.arguments(family).items() if name != "num_classes"},
+            "about": catalogue.about(family),
+            "example": example(family),
+        }
+        for family in catalogue.families()
+    ]
+
+
+def example(family: str) -> dict | None:
+    """The arguments of the first network of a family in SETUPS."""
+    nets = (net for row in SETUPS.values() for net in (row.student, row.teacher) if net)
+    kwargs = next((net.kwargs for net in nets if net.family == family), None)
+    return kwargs and {key: value for key, value in kwargs.items() if key != "num_classes"}
