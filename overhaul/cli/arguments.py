@@ -187,8 +187,8 @@ def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
         return None
     if not (values.get("family") or values.get("weights")):
         raise UserError(
-            f"--{role}: this setup has no {role} network; name a setup that has one, or say which network it is with "
-            f"--{role}.family and --{role}.kwargs"
+            f"--{role}.family is needed: say which network it is with --{role}.family and --{role}.kwargs, or where its "
+            f"weights are with --{role} SOURCE"
         )
     return Net(**values)
 
