@@ -30,10 +30,27 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     for role in ("teacher", "student"):
         if isinstance(recipe.get(role), (str, Path)):
             recipe[role] = replace(getattr(setup, role) or Net(), weights=str(recipe[role]))
-    changed = replace(setup, **recipe)
-    if changed.method == "original" and changed.teacher not in (None, setup.teacher):
-        raise UserError("--method original trains the student alone; leave out the teacher, or name another method")
-    return changed, Run(**{name: changes[name] for name in runs if name in changes})
+    changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
+    refuse_idle(setup, changed, run)
+    return changed, run
+
+
+def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
+    """UserError for a setting that is not the row's, or not the usual one, and would change nothing."""
+    idle = {}
+    if setup.method == "original":
+        idle |= dict.fromkeys(("teacher", "distill_weight"), "--method original trains the student alone")
+    if setup.crop_area:
+        idle["pad"] = "with --crop_area there is no border"
+    if not run.streaming:
+        idle |= dict.fromkeys(("shuffle_buffer", "stream_images"), "it goes with --streaming")
+    if setup.data == "digits" and not run.data_path:
+        columns = ("image_column", "label_column", "class_names", "skip_broken", "test_resize", "num_classes")
+        idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
+    for name, reason in idle.items():
+        asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
+        if getattr(asked, name) not in (None, getattr(usual, name)):
+            raise UserError(f"--{name} would change nothing: {reason}; leave it out")
 
 
 def teacher_setup(setup: Setup) -> Setup | None:
@@ -69,9 +86,9 @@ def resolve(
 
 
 def is_row(setup: Setup) -> bool:
-    """Whether data and networks are those of the row of that name; a baseline has no teacher to compare."""
+    """Whether data and networks are those of the row of that name, the student fresh; a baseline has no teacher."""
     row = SETUPS.get(setup.name)
-    if row is None or setup.data != row.data or not same_net(setup.student, row.student):
+    if row is None or setup.data != row.data or not same_net(setup.student, row.student) or setup.student.weights:
         return False
     return setup.teacher is None or (row.teacher is not None and same_net(setup.teacher, row.teacher))
 

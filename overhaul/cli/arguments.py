@@ -187,8 +187,7 @@ def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
         return None
     if not (values.get("family") or values.get("weights")):
         raise UserError(
-            f"--{role}.family is needed: say which network it is with --{role}.family and --{role}.kwargs, or where its "
-            f"weights are with --{role} SOURCE"
+            f"--{role}.family takes a name (see `overhaul models`), unless --{role} SOURCE says where weights are"
         )
     return Net(**values)
 

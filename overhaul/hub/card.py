@@ -134,11 +134,10 @@ def comparison(record: dict, epochs: int) -> str:
 
 
 def recipe(record: dict) -> list[tuple[str, str]]:
-    run, teacher = record["run"], record["teacher"]
+    run = record["run"]
     rows = {"setup": record["setup"], "method": record["method"]}
-    if teacher:
-        revision = f" at {teacher['revision']}" if teacher["revision"] else ""
-        rows["teacher's weights"] = f"{teacher['source']}{revision}, SHA-256 {teacher['sha256']}"
+    rows["teacher's weights"] = source_of(record["teacher"])
+    rows["student's first weights"] = source_of(record["student"].get("started_from"))
     rows |= {"training images": record["data"]["training_images"], "test images": record["data"]["test_images"]}
     rows |= record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
     for change in record["changes_of_length"]:
@@ -146,6 +145,13 @@ def recipe(record: dict) -> list[tuple[str, str]]:
         rows[f"changed {where}"] = f"epochs from {change['epochs_before']} to {change['epochs']}"
     rows |= {f"version of {name}": version for name, version in record["versions"].items()}
     return [(name, str(value).replace("|", " ")) for name, value in rows.items() if value is not None]
+
+
+def source_of(weights: dict | None) -> str | None:
+    if not weights:
+        return None
+    revision = f" at {weights['revision']}" if weights["revision"] else ""
+    return f"{weights['source']}{revision}, SHA-256 {weights['sha256']}"
 
 
 def metadata(record: dict, line: dict, repo: str, own: bool):

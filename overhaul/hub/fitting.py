@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from inspect import signature
 from typing import NamedTuple
 
 from torch import Tensor
@@ -118,7 +117,7 @@ def find(source: str, contents: object, net: Net | None, usual: Net | None, key:
         if not called:
             raise UserError(f"{source} holds no weights under {key!r}, but {described(contents)}")
         candidates = called
-    for expected in (each for each in (net, usual) if each and is_complete(each)):
+    for expected in (each for each in (net, usual) if each and models.is_complete(each)):
         if fitting := list(fits(candidates, Expected(expected))):
             return chosen(source, fitting)
     recognised = list(recognise(candidates))
@@ -190,11 +189,6 @@ def same(named: Net, found: Net) -> bool:
     return named.family == found.family and named.kwargs.items() <= found.kwargs.items()
 
 
-def is_complete(net: Net) -> bool:
-    """Whether all of a family's arguments but the number of classes are named."""
-    return set(signature(models.family(net.family)).parameters) <= {*net.kwargs, "num_classes"}
-
-
 def chosen(source: str, fitting: list[Fit]) -> Found:
     """The first of those that fit, and what is told of the choice."""
     (candidate, net, classifier), *others = fitting
@@ -216,7 +210,7 @@ def refusal(source: str, contents: object, candidates: list[Candidate], net: Net
     """Why no weights in a file can be taken."""
     holds = f"it holds {described(contents)}"
     most = max(candidates, key=lambda each: len(each.state))
-    if net and not is_complete(net):
+    if net and not models.is_complete(net):
         found = recognised[0].net if recognised else "nothing that fits one of our families"
         return f"{source} holds {found}, not {net}; {holds}"
     net = net or models.identify(renamed(most, "fc"))

@@ -26,6 +26,7 @@ __all__ = [
     "create",
     "feature_shapes",
     "identify",
+    "is_complete",
     "outline",
     "parameters",
 ]
@@ -51,6 +52,11 @@ def check(net: Net) -> None:
             raise UserError(f"{net.family}: {name} must be a {kind}, not {str(value)[:80]!r}")
         if value > LARGEST.get(name, 10_000):
             raise UserError(f"{net.family}: {name} must be at most {LARGEST.get(name, 10_000)}")
+
+
+def is_complete(net: Net) -> bool:
+    """Whether all of a family's arguments but the number of classes are named."""
+    return set(inspect.signature(family(net.family)).parameters) <= {*net.kwargs, "num_classes"}
 
 
 def create(net: Net | str, **kwargs) -> Backbone:

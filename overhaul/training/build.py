@@ -153,7 +153,7 @@ def check_networks(setup: Setup, method: type) -> None:
         net = getattr(setup, role)
         if net.weights:
             hub.check_source(net.weights)
-        if net.family and (net.kwargs or not net.weights):
+        if net.family and (models.is_complete(net) or not net.weights):
             models.outline(replace(net, kwargs={"num_classes": 1, **net.kwargs}))
 
 

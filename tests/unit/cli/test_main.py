@@ -77,7 +77,7 @@ from overhaul.system.messages import UserError
             ["train", "--setup", "digits_teacher", "--method", "overhaul", "--teacher", "t"],
             ["t: there is no such file"],
         ),
-        (["train", "--setup", "digits_teacher", "--teacher", "t"], ["trains the student alone; leave out the teacher"]),
+        (["train", "--setup", "digits_teacher", "--teacher", "t"], ["trains the student alone; leave it out"]),
         (["train", "--setup", "digits_teacher", "--batch_size", "2000"], ["more than the 1437 training images"]),
         (["train", "--setup", "digits_teacher", "--mixed_precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         (["evaluate", "nowhere.pt", "--data", "digits"], ["nowhere.pt: there is no such file or folder"]),
