@@ -61,7 +61,8 @@ def why_unlabelled(table, name: str, options: DataOptions, others: bool) -> str 
     else:
         labels = [row[label] for row in islice(table.select_columns(label), PEEK)] if split_of(name) == "test" else []
     hidden = labels and all(each is None or (isinstance(each, int) and each == -1) for each in labels)
-    return f"the {name} split has no labels: its column {label} holds {labels[0]} alone" if hidden else None
+    what = "is empty" if labels == [None] * len(labels) else "holds -1 alone"
+    return f"the {name} split has no labels: its column {label} {what}" if hidden else None
 
 
 def split_of(name: str) -> str | None:
@@ -94,6 +95,11 @@ def find_column(kind: str, flag: str | None, features, typed: list[str], usual: 
     found = [name for name in named if name in typed] or named or (typed if len(typed) == 1 else [])
     if found:
         return found[0]
+    if kind == "label" and "__key__" in features:  # of every table that is read from tar files
+        raise UserError(
+            f"the tar files hold no labels that can be told: NAME.cls beside each NAME.jpg, or one of "
+            f"{', '.join(features)} that is named with --label_column; unpack archives of train/CLASS and test/CLASS"
+        )
     raise UserError(
         f"the data have no {kind} column that can be told; name one of {', '.join(features)} with --{kind}_column"
     )

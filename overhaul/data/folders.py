@@ -81,7 +81,12 @@ def find_parts(top: Path) -> dict[str, list[Path]]:
 def visible(folder: Path | str) -> list[os.DirEntry]:
     """What lies in a folder, by name, without what is hidden."""
     with os.scandir(folder) as entries:
-        return sorted((each for each in entries if not each.name.startswith((".", "__"))), key=lambda each: each.name)
+        return sorted((each for each in entries if not is_hidden([each.name])), key=lambda each: each.name)
+
+
+def is_hidden(parts: Iterable[str]) -> bool:
+    """Whether a path is hidden, or in a folder such as __MACOSX that a program has made."""
+    return any(part.startswith((".", "__")) for part in parts)
 
 
 def word(path: Path) -> str | None:
@@ -176,15 +181,15 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{archive} is encrypted: unpack it")
     about = os.stat(archive)
-    parts = [tuple(member.filename.split("/")) for member in members]
-    parts = [each for each in parts if is_image(each[-1]) and not any(one.startswith((".", "__")) for one in each)]
-    tops = {each[0] for each in parts}
+    names = [member.filename for member in members if is_image(member.filename)]
+    parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
+    tops = {each[0] for each in parts if not is_hidden(each)}
     around = len(tops) == 1 and (tops == {Path(archive).stem} or split_of(min(tops).lower()) is not None)
-    for each in parts:
-        name = "/".join(each)
-        folders = (*below, *each[1 if around else 0 : -1])
-        found.add(f"zip://{name}::{archive}", folders, hash((about.st_dev, about.st_ino, name)))
-    if not parts:
+    for name, each in zip(names, parts, strict=True):
+        if not is_hidden(each):
+            folders = (*below, *each[1 if around else 0 : -1])
+            found.add(f"zip://{name}::{archive}", folders, hash((about.st_dev, about.st_ino, name)))
+    if not tops:
         yield archive
 
 

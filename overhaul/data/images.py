@@ -173,10 +173,8 @@ def check_paths(splits: Sequence[EncodedImages]) -> None:
     counts = pyarrow.chunked_array(paths, pyarrow.string()).drop_null().value_counts()
     twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
     if twice and read_file(twice[0]):
-        raise UserError(
-            f"{twice[0]} is there twice, in two splits or in one, and an image may be there only once; so are "
-            f"{len(twice) - 1:,} others"
-        )
+        others = f"; so are {len(twice) - 1:,} others" if len(twice) > 1 else ""
+        raise UserError(f"{twice[0]} is there twice, and an image may be there only once{others}")
 
 
 def sample(n: int) -> np.ndarray:
@@ -195,8 +193,10 @@ def check_variation(images: Iterable[Tensor | Broken], split: str) -> None:
         seen.add(zlib.crc32(image.numpy().tobytes()))
     if n < 2 or (len(seen) > 1 and (high - low).max() > 1):
         return
-    alike = "alike in every pixel" if len(seen) > 1 else "one and the same"
-    raise UserError(
-        f"{n} images from all over the {split} split are {alike}, with values from {int(low.min())} to "
-        f"{int(high.max())} of 0 (black) to 255 (white): were they stored with values from 0 to 1, or 8 bits as 16?"
-    )
+    shown = "one and the same image"
+    if (high - low).max() <= 1:
+        shown = (
+            f"of one colour, with values from {int(low.min())} to {int(high.max())} where 0 is black and 255 white; "
+            "were they stored with values from 0 to 1, or those of 8 bits in 16?"
+        )
+    raise UserError(f"the {split} split shows nothing to learn: {n} of its images, a sample, are {shown}")

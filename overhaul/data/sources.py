@@ -14,7 +14,7 @@ from overhaul.data.columns import find_columns, find_split
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, check_paths, check_variation, report_broken, sample
 from overhaul.data.known import KNOWN
-from overhaul.data.tables import Tables, find_tables, refuse_config
+from overhaul.data.tables import Tables, find_tables, quiet, refuse_config
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line, innermost, printable
@@ -41,7 +41,7 @@ def load(
     missing, do not fit, or do not fit the memory.
     """
     if not in_files(data, options):
-        refuse_config("of the digits", options.data_config)
+        refuse_config("digits", options.data_config)
         loaded = [digits(show.size, split) for split in splits]
     else:
         loaded = load_encoded(data, options, show, num_classes, splits)
@@ -92,7 +92,7 @@ def digits(image_size: int, split: str) -> Images:
     wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
     grey = torch.from_numpy((raw.images[wanted] * (255 / 16)).round().astype(np.uint8))
     pixels = centre(grey[:, None], image_size).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)))
+    return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)), split)
 
 
 def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tables:
@@ -111,22 +111,26 @@ def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tab
     if (local / "prepared.json").exists() and not (local / "README.md").exists():
         raise UserError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
     source = str(local) if local.is_dir() else HUB_IDS.get(data, data)
-    try:
-        return find_tables(source, options.data_config, streaming)
-    except UserError:
-        raise
-    except Exception as error:  # bytes that are no table may raise anything
-        raise UserError(f"the data set {source} cannot be read{advice(source, local.is_dir(), error)}") from None
+    with quiet() as said:
+        try:
+            return find_tables(source, options.data_config, streaming)
+        except UserError:
+            raise
+        except Exception as error:  # bytes that are no table may raise anything
+            why = advice(source, local.is_dir(), error, said)
+            raise UserError(f"the data set {source} cannot be read{why}") from None
 
 
-def advice(source: str, local: bool, error: Exception) -> str:
-    """Why a set cannot be read and what to do."""
+def advice(source: str, local: bool, error: Exception, said: list[str]) -> str:
+    """Why a set cannot be read and what to do; said: what datasets wrote meanwhile, where the file may be named."""
     import datasets
 
     if local:
+        files = (re.match("Failed to read file '(.+?)' with error", line) for line in said)
+        file = next((f"{printable(found[1])}: " for found in files if found), "")
         return (
-            f" ({innermost(error)}); a folder needs parquet files, train/CLASS and test/CLASS images, tar shards, or "
-            f"save_to_disk output"
+            f" ({file}{innermost(error)}); a folder needs parquet files, train/CLASS and test/CLASS images, tar shards,"
+            f" or save_to_disk output"
         )
     if re.search("gated (dataset|repo)", str(error)):
         return (
@@ -134,9 +138,9 @@ def advice(source: str, local: bool, error: Exception) -> str:
             f"with `hf auth login`; a local copy is taken with --data_path DIR"
         )
     first, reason = printable(first_line(error)), innermost(error)
-    if isinstance(error, datasets.exceptions.DatasetNotFoundError) or first in reason:
-        reason = first if isinstance(error, datasets.exceptions.DatasetNotFoundError) else reason
-    elif isinstance(error, ConnectionError):
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        reason = first
+    elif isinstance(error, ConnectionError) and first not in reason:
         reason = f"{first}: {reason}"
     return f" from the Hub ({reason}); a local copy is taken with --data_path DIR"
 

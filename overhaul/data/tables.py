@@ -1,7 +1,10 @@
 """The tables of a set in any form that `datasets` takes, of one configuration, no file in two splits."""
 
+import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,25 @@ from overhaul.data.folders import read_folder
 from overhaul.system.messages import UserError, choose, printable
 
 SHARDS = 64  # at most, of a stream of a set that lies in one piece
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Without datasets' own lines, which are given instead: what fails is raised too."""
+    said = []
+    handlers = logging.getLogger("datasets").handlers
+
+    def keep(record: logging.LogRecord) -> bool:
+        said.append(record.getMessage())
+        return False
+
+    for handler in handlers:
+        handler.addFilter(keep)
+    try:
+        yield said
+    finally:
+        for handler in handlers:
+            handler.removeFilter(keep)
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,7 @@ def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
         refuse_config(source, config)
         tables = datasets.load_from_disk(source)
         return as_streams(tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}, streaming)
-    if not local.is_dir() or has_configs(local):
+    if not local.is_dir() or has_card(local):
         return build(open_builder(source, config), streaming)
     refuse_config(source, config)
     images, files = read_folder(local.absolute())
@@ -56,11 +78,12 @@ def mixed(images: dict) -> dict:
     }
 
 
-def has_configs(folder: Path) -> bool:
-    """Whether a README.md says, as on the Hub, what files the splits are of."""
-    card, alone = folder / "README.md", folder / ".huggingface.yaml"
+def has_card(folder: Path) -> bool:
+    """Whether a README.md says, as on the Hub, what files the splits are of or what they hold."""
+    card = folder / "README.md"
     head = card.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0] if card.is_file() else ""
-    return alone.is_file() or bool(head.startswith("---") and re.search("^configs:", head, re.MULTILINE))
+    said = head.startswith("---") and re.search("^(configs|dataset_info):", head, re.MULTILINE)
+    return bool(said) or any((folder / name).is_file() for name in (".huggingface.yaml", "dataset_infos.json"))
 
 
 def refuse_config(source: str, config: str | None) -> None:
@@ -73,16 +96,18 @@ def open_builder(source: str, config: str | None):
     import datasets
 
     try:
-        if config is not None:
-            choose("--data_config", config, tuple(datasets.get_dataset_config_names(source)))
         return datasets.load_dataset_builder(source, config)
     except ValueError as error:
-        if not str(error).startswith("Config name is missing"):
+        if not re.match("Config name is missing|BuilderConfig .* not found", str(error)):
             raise
         names = datasets.get_dataset_config_names(source)
+    if config is None:
         raise UserError(
             f"the data set {source} has several configurations: name one of {', '.join(names)} with --data_config"
-        ) from None
+        )
+    if names == ["default"]:
+        refuse_config(source, config)
+    choose("--data_config", config, names)
 
 
 def build(builder, streaming: bool) -> Tables:
@@ -92,6 +117,11 @@ def build(builder, streaming: bool) -> Tables:
         builder.download_and_prepare()
         return Tables(dict(builder.as_dataset()), {})
     streams = dict(builder.as_streaming_dataset())
+    for name, stream in streams.items():
+        if stream.features is None and next(iter(stream), None) is not None:  # what cannot be read says so here
+            raise UserError(
+                f"the columns of the {name} split cannot be told before they are read: leave --streaming out"
+            )
     counts = {str(name): split.num_examples for name, split in (builder.info.splits or {}).items()}
     for name in streams.keys() & files.keys() - counts.keys():
         if all(file.endswith(".parquet") and os.path.isfile(file) for file in files[name]):

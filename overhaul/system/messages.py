@@ -72,7 +72,7 @@ def innermost(error: BaseException) -> str:
     outermost = error
     while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = cause
-    said = textwrap.shorten(printable(first_line(error)), 300, placeholder=" ...")
+    said = textwrap.shorten(printable(str(error)) or type(error).__name__, 300, placeholder=" ...")
     if len(said.split()) > 2:
         return said
     kind = type(error).__name__
