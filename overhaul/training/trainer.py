@@ -20,7 +20,7 @@ from overhaul.training.build import Components, build
 from overhaul.training.evaluation import evaluate
 from overhaul.training.metrics import Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
-from overhaul.training.progress import Pace, Progress, header, result_lines, resumed
+from overhaul.training.progress import Pace, header, result_lines, resumed, shown, start_progress
 from overhaul.training.record import Result, make_record
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
@@ -90,7 +90,7 @@ class Trainer(Components):
     def open_progress(self) -> None:
         state, steps = self.state, len(self.train_loader)
         left = (state.epochs - state.epoch) * steps - state.step
-        self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
+        self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
 
@@ -104,7 +104,7 @@ class Trainer(Components):
                 self.finish_epoch(trained, self.evaluate(self.student))
             self.stop.check()
         except StopRequested:
-            self.progress.close_epoch()
+            self.progress.close()
             self.save(then="")
             system.end(self.accelerator)
             self.checkpointer.stop(self.stop.received)
@@ -125,7 +125,7 @@ class Trainer(Components):
             state.step += 1
             self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
             self.after_step()
-        self.progress.close_epoch()
+        self.progress.close()
         self.pace = None
         means, seconds = self.read_means(), self.meter.seconds
         seen = means.pop("images")
@@ -165,7 +165,7 @@ class Trainer(Components):
 
     def evaluate(self, net: nn.Module) -> dict:
         """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
-        return evaluate(net, self.test_loader, self.normalize, self.accelerator, self.stop.in_step)
+        return evaluate(net, self.test_loader, self.normalize, self.accelerator, shown(self.progress, self.stop))
 
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
