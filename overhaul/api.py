@@ -40,7 +40,7 @@ def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
 
     Args:
         setup: a row of SETUPS, by its name or changed
-        show: tell of it on stdout, with a bar on a terminal, as the command does
+        show: tell of it on stdout, with a bar on a terminal or in a notebook, elsewhere a line a minute
     """
     setup, run = settings(setup, changes)
     from overhaul.training.trainer import train
@@ -137,7 +137,15 @@ def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: s
 
 @takes(DataOptions)
 def prepare(
-    *, data: str, out: str, num_classes: int | None = None, short_side: int | None = None, quality: int = 90, **options
+    *,
+    data: str,
+    out: str,
+    num_classes: int | None = None,
+    short_side: int | None = None,
+    quality: int = 90,
+    quiet: bool = False,
+    show: bool = False,
+    **options,
 ) -> dict:
     """Write a data set as sharded parquet: {"folder", "train", "validation": images, "left_out": broken ones}.
 
@@ -147,11 +155,13 @@ def prepare(
         num_classes: where the labels are plain numbers
         short_side: make larger images smaller: JPEGs of this short side in pixels
         quality: of those JPEGs, 1 to 100
+        quiet: no bar and no line a minute
+        show: on stderr, how far it has come
     """
     options = DataOptions(**options)
     from overhaul.data.prepare import Preparation
 
-    return Preparation(str(data), options, out, num_classes, short_side, quality).write()
+    return Preparation(str(data), options, out, num_classes, short_side, quality).write(show and not quiet)
 
 
 def bench(
@@ -213,7 +223,7 @@ def models() -> list[dict]:
     return listing.models()
 
 
-def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = False) -> list[dict]:
+def demo(*, output_dir: str = "runs", epochs: int | None = None, quiet: bool = False, show: bool = False) -> list[dict]:
     """Train a teacher, a student alone and a distilled one on handwritten digits, or go on with what is there.
 
     Returns a {"network", "parameters", "test_top1", "seconds", "folder"} for each of the three.
@@ -221,8 +231,9 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, show: bool = Fa
     Args:
         output_dir: the folder of the three runs
         epochs: of each run, in place of its own
+        quiet: no bar and no line a minute
         show: tell of them on stdout
     """
     from overhaul.demo import demo
 
-    return demo(output_dir, epochs, show)
+    return demo(output_dir, epochs, show, quiet)

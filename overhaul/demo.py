@@ -6,7 +6,7 @@ from overhaul.setups import SETUPS, settings
 from overhaul.training.trainer import train
 
 
-def demo(output_dir: str, epochs: int | None, show: bool) -> list[dict]:
+def demo(output_dir: str, epochs: int | None, show: bool, quiet: bool) -> list[dict]:
     """See api.demo."""
     lines, teacher = [], None
     for name, setup, method in (
@@ -17,7 +17,7 @@ def demo(output_dir: str, epochs: int | None, show: bool) -> list[dict]:
         row = SETUPS[setup]
         how = {"epochs": epochs or row.epochs, "output_dir": default_folder(setup, method, 0, under=output_dir)}
         how |= {"teacher": teacher} if method == "overhaul" else {}
-        result = train(*settings(setup, {"method": method, **how}), show)
+        result = train(*settings(setup, {"method": method, "quiet": quiet, **how}), show)
         teacher = teacher or str(result.folder)
         line = {"network": name, "parameters": parameters(row.student), "test_top1": result.final["test_top1"]}
         seconds = sum(each["seconds"] for each in result.metrics)

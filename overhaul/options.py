@@ -71,6 +71,7 @@ class Run(DataOptions):
         sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
         compile: torch.compile teacher and student: no, default, or max (longer, with CUDA graphs on GPUs)
         comm_hook: no, or bf16 or fp16: the precision of gradients between processes, half the bytes on a slow network
+        quiet: no bar and no line a minute; the plan, a line an epoch and the result are told all the same
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
         deterministic: only kernels that give the same bits every time, which costs speed on GPUs; CPUs' do anyway
         checkpoint_steps: steps between two checkpoints, beside that of each epoch's end
@@ -95,6 +96,7 @@ class Run(DataOptions):
     sync_bn: bool = False
     compile: Compile = "no"
     comm_hook: Precision = "no"
+    quiet: bool = False
     dry_run: bool = False
     deterministic: bool = False
     checkpoint_steps: int | None = None

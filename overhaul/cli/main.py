@@ -1,8 +1,10 @@
 """The command `overhaul`: which function of the API it is, and what its results and its errors look like."""
 
+import inspect
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 from overhaul.report import tables
@@ -181,11 +183,9 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
         return 0
     values = parse(called, argv, name, json_too)
     as_json = values.pop("json", False)
-    if name == "demo":
-        with installed(stop_at_once):
-            result = called(show=True, **values)
-    else:
-        result = called(**values)
+    shown = {"show": True} if "show" in inspect.signature(called).parameters else {}
+    with installed(stop_at_once) if name == "demo" else nullcontext():
+        result = called(**shown, **values)
     if launched("RANK") == 0:
         lines = result if command.json == "lines" else [result]
         print("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))

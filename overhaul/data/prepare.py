@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 
 import datasets
@@ -14,7 +15,6 @@ import pyarrow
 import pyarrow.parquet
 import yaml
 from PIL import Image
-from tqdm import tqdm
 
 from overhaul.data import sources
 from overhaul.data.columns import count_rows
@@ -23,7 +23,8 @@ from overhaul.data.images import Broken, EncodedImages, report_broken
 from overhaul.options import DataOptions
 from overhaul.setups import SETUPS
 from overhaul.system.files import flush, write_text
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, duration, warn
+from overhaul.system.signs import Signs
 
 ROWS_OF_SHARD, ROWS_OF_GROUP = 2500, 100
 NAMES = {"train": "train", "test": "validation"}
@@ -54,13 +55,16 @@ class Preparation:
         self.splits = dict(zip(NAMES.values(), splits, strict=True))
         self.contents = {name: f"{images.fingerprint}, {checksum(images)}" for name, images in self.splits.items()}
 
-    def write(self) -> dict:
-        """Write what is not there yet; see finish. UserError where OUT holds another set."""
+    def write(self, show: bool = False) -> dict:
+        """Write what is not there yet; see finish. UserError where OUT holds another set. show: how far it is."""
         try:
             self.claim()
             shards = [shard for name in self.splits for shard in self.shards(name)]
-            bar = {"total": sum(len(rows) for _, _, rows in shards), "unit": " images", "disable": None}
-            with tqdm(**bar) as self.bar, ThreadPoolExecutor(self.threads) as pool:
+            total = sum(len(rows) for _, _, rows in shards)
+            self.signs = Signs(
+                "prepare", total, "image", warn, lambda: f"{duration(self.signs.left)} left", 0, not show
+            )
+            with closing(self.signs), ThreadPoolExecutor(self.threads) as pool:
                 try:
                     for written in as_completed([pool.submit(self.write_shard, shard) for shard in shards]):
                         written.result()
@@ -73,6 +77,9 @@ class Preparation:
                 f"{self.out} cannot be written to ({error.strerror or error}); what is there is whole, and the same "
                 f"command goes on"
             ) from None
+
+    def left(self) -> str:
+        return f"{duration(self.signs.left)} left"
 
     def claim(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +103,7 @@ class Preparation:
     def write_shard(self, shard: tuple[Path, EncodedImages, np.ndarray]) -> None:
         file, images, rows = shard
         if file.exists():
-            self.bar.update(len(rows))
+            self.signs.count(len(rows))
             return
         features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(images.classes))}
         schema, unfinished = datasets.Features(features).arrow_schema, file.with_name(f".{file.name}")
@@ -108,7 +115,7 @@ class Preparation:
                 whole = list(self.encoded(images, group))
                 columns = [[row[i] for row in whole] for i in range(len(schema))]
                 writer.write_table(pyarrow.table(list(map(pyarrow.array, columns, schema.types)), schema))
-                self.bar.update(len(group))
+                self.signs.count(len(group))
         flush(unfinished)
         unfinished.rename(file)
 

@@ -87,7 +87,7 @@ def digits(image_size: int, split: str) -> Images:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("the digits come with scikit-learn: pip install 'overhaul[demo]'") from None
+        raise UserError("the digits come with scikit-learn: pip install scikit-learn") from None
     raw = load_digits()
     wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
     grey = torch.from_numpy((raw.images[wanted] * (255 / 16)).round().astype(np.uint8))

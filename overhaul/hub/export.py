@@ -37,7 +37,7 @@ def export(source: Net | str, form: str, out: str | Path) -> dict:
     """
     choose("--format", form, tuple(LIMITS))
     if form == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise UserError("--format onnx needs onnx, onnxscript and onnxruntime: pip install 'overhaul[onnx]'")
+        raise UserError("--format onnx needs onnx, onnxscript and onnxruntime: pip install onnx onnxscript onnxruntime")
     out = Path(out).expanduser()
     if os.path.exists(out) and not os.path.isfile(out):  # these raise nothing where a folder may not be entered
         raise UserError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")

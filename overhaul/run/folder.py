@@ -33,7 +33,13 @@ MAY_CHANGE = (
     "push_every",
     "push_private",
 )  # between two starts of one run
-NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run")  # they say how to start, not what the run is
+NOT_KEPT = (
+    "resume",
+    "resume_with",
+    "overwrite",
+    "dry_run",
+    "quiet",
+)  # how to start and what to show, not what the run is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"

@@ -56,7 +56,7 @@ def start(
     processes. folder: the tracker's.
     """
     if tracker and not find_spec(tracker):
-        raise UserError(f"--tracker {tracker} is not installed: pip install 'overhaul[trackers]'")
+        raise UserError(f"--tracker {tracker} is not installed: pip install {tracker}")
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
     check_environment()
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision

@@ -1,52 +1,72 @@
-"""What a person sees of a run: its plan, its pace, a bar an epoch on a terminal, a line an epoch, and its result."""
+"""What a person sees of a run: its plan, its pace, signs of life, a line an epoch, and its result."""
 
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from tqdm import tqdm
 
 from overhaul.models import feature_shapes, parameters
 from overhaul.recipe import Setup
 from overhaul.run.state import State
-from overhaul.system.accelerator import describe_devices
+from overhaul.system.accelerator import Nobody, describe_devices, of_main
 from overhaul.system.messages import duration, millions
+from overhaul.system.preemption import StopSignal
+from overhaul.system.signs import Signs
 from overhaul.training.build import Components
 
 WARM_UP, MEASURED = 3, 8  # steps: those not timed, and the last one timed
 
 
 class Progress:
-    """Lines and bars. steps: of the whole run that are still to do, for the time left."""
+    """Lines, and signs of life between them unless quiet.
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.done, self.started = steps, 0, time.monotonic()
-        self.bar = None  # of the epoch that is open, or was last
+    steps: of the whole run that are still to do; world: how many processes there are.
+    """
+
+    def __init__(self, steps: int, quiet: bool = False, world: int = 1) -> None:
+        self.steps, self.quiet, self.world, self.done, self.started = steps, quiet, world, 0, time.monotonic()
+        self.signs, self.means = None, ""  # of the epoch or test that is open, or was last
 
     def say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def open_epoch(self, title: str, steps: int, done: int = 0) -> None:
-        how = {"unit": "step", "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
-        self.bar = tqdm(total=steps, initial=done, desc=title, **how)
+        self.means = ""
+        self.signs = Signs(title, steps, "step", self.say, self.words, done, self.quiet)
 
     def step(self) -> None:
         self.done += 1
-        self.bar.update()
+        self.signs.count()
 
     def show(self, means: dict, images_per_second: float) -> None:
-        """Beside the bar: the epoch's means so far."""
-        self.bar.set_postfix_str(
-            f"loss {means['loss']:.3f}, top-1 {means['train_top1']:.1f} %, {images_per_second:.0f} images/s, "
-            f"{duration(self.left)} left in all"
-        )
+        """The epoch's means so far."""
+        self.means = f"loss {means['loss']:.3f}, top-1 {means['train_top1']:.1f} %, {images_per_second:.0f} images/s"
+        self.signs.refresh()
 
-    def close_epoch(self) -> None:
-        if self.bar:
-            self.bar.close()
+    def words(self) -> str:
+        """What stands beside the count of steps or batches."""
+        left = f"{duration(self.left)} left in all" if self.done else ""
+        return ", ".join(filter(None, (self.means, left)))
+
+    def open_test(self, images: int | None) -> None:
+        self.means = ""
+        self.signs = Signs("test", images, "image", self.say, self.words, quiet=self.quiet)
+
+    def tested(self, images: int) -> None:
+        """By this process, as the others do at its pace."""
+        more, total = images * self.world, self.signs.total
+        self.signs.count(more if total is None else min(more, total - self.signs.done))
+
+    def close(self) -> None:
+        """The epoch or test that is open."""
+        if self.signs:
+            self.signs.close()
 
     def epoch(self, line: dict, setup: Setup) -> None:
         """A line of metrics.jsonl."""
@@ -63,6 +83,26 @@ class Progress:
     def left(self) -> float:
         """Seconds to the end of the run, evaluations included, at the pace so far."""
         return (time.monotonic() - self.started) / max(self.done, 1) * (self.steps - self.done)
+
+
+def start_progress(show: bool, accelerator: Accelerator, steps: int, quiet: bool) -> Progress | Nobody:
+    """The progress of a run of that many steps, on the main process, if it is shown."""
+    return of_main(accelerator, lambda: Progress(steps, quiet, accelerator.num_processes)) if show else Nobody()
+
+
+def shown(progress: Progress | Nobody, stop: StopSignal) -> Callable[[Iterable], Iterator]:
+    """What gives a test loader's batches on as stop.in_step does, and shows how many images there have been."""
+
+    def batches(loader) -> Iterator:
+        progress.open_test(loader.expected)
+        try:
+            for images, labels in stop.in_step(loader):
+                yield images, labels
+                progress.tested(len(labels))
+        finally:
+            progress.close()
+
+    return batches
 
 
 class Pace:

@@ -17,12 +17,10 @@ from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
 from overhaul.training.build import Components, build
 from overhaul.training.evaluation import evaluate
-from overhaul.training.metrics import Meter, check_means, check_weights
+from overhaul.training.metrics import READ_EVERY, Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
-from overhaul.training.progress import Pace, Progress, header, result_lines, resumed
+from overhaul.training.progress import Pace, header, result_lines, resumed, shown, start_progress
 from overhaul.training.record import Result, make_record
-
-READ_EVERY = 20  # steps between two looks at the sums on the device
 
 
 @deaths_explained()
@@ -88,12 +86,13 @@ class Trainer(Components):
     def open_progress(self) -> None:
         state, steps = self.state, len(self.train_loader)
         left = (state.epochs - state.epoch) * steps - state.step
-        self.progress = system.of_main(self.accelerator, lambda: Progress(left)) if self.show else system.Nobody()
+        self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
 
     def measure_teacher(self, loader) -> float:
-        return self.teacher_test.measure(self.teacher, loader, self.accelerator, self.stop.in_step, self.progress.say)
+        how = self.accelerator, shown(self.progress, self.stop), self.progress.say
+        return self.teacher_test.measure(self.teacher, loader, *how)
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
@@ -102,11 +101,11 @@ class Trainer(Components):
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
                 check_weights(self.model, self.state, self.setup, self.folder.path)
-                how = self.normalize, self.accelerator, self.stop.in_step
+                how = self.normalize, self.accelerator, shown(self.progress, self.stop)
                 self.finish_epoch(trained, evaluate(self.student, self.test_loader, *how))
             self.stop.check()
         except StopRequested:
-            self.progress.close_epoch()
+            self.progress.close()
             self.save(then="")
             system.end(self.accelerator)
             self.checkpointer.stop(self.stop.received)
@@ -127,7 +126,7 @@ class Trainer(Components):
             state.step += 1
             self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
             self.after_step()
-        self.progress.close_epoch()
+        self.progress.close()
         self.pace = None
         means, seconds = self.read_means(), self.meter.seconds
         seen = means.pop("images")
