@@ -16,7 +16,7 @@ from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
 from overhaul.setups import resolve, teacher_setup
-from overhaul.system.accelerator import start, warn_all
+from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError, choose
 from overhaul.training import pretrained
 from overhaul.training.evaluation import TeacherTest
@@ -29,6 +29,7 @@ class Components:
 
     setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights, student_weights:
     where they come from, without them. teacher_test: how the teacher is measured, None where it knows other classes.
+    notes: what a person should be told of the networks.
     """
 
     setup: Setup
@@ -40,6 +41,7 @@ class Components:
     teacher_weights: hub.Weights | None
     teacher_test: TeacherTest | None
     student_weights: hub.Weights | None
+    notes: list[str]
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader | TrainStream
     test_loader: EvalLoader | EvalStream
@@ -105,7 +107,6 @@ def assemble(
     student = models.create(setup.student)
     if student_weights:
         pretrained.start_from(student, student_weights, setup, classes, notes)
-    warn_all(accelerator, notes)
     model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
     return Components(
         setup=setup,
@@ -117,6 +118,7 @@ def assemble(
         teacher_weights=teacher_weights and replace(teacher_weights, state={}),
         teacher_test=test,
         student_weights=student_weights and replace(student_weights, state={}),
+        notes=notes,
         optimizer=optimizer,
         train_loader=loaders[0],
         test_loader=loaders[1],

@@ -12,7 +12,6 @@ from overhaul.run.state import State
 from overhaul.system.accelerator import all_finite, sync_buffers
 from overhaul.system.messages import UserError
 
-
 READ_EVERY = 20  # steps between two looks at the sums on the device
 
 

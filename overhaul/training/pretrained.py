@@ -20,7 +20,8 @@ from overhaul.training.evaluation import TeacherTest
 def fetch(role: str, setup: Setup, accelerator) -> hub.Weights | None:
     """The weights of a setup's teacher or student, with their mean and std in config; None where none are named.
 
-    A source of another net than the row's is taken for what it is; of another than the user has named it is refused.
+    A source of another net than the row's is taken for what it is, with a note where that was only recognised; of
+    another than the user has named it is refused.
     """
     net, row = getattr(setup, role), SETUPS.get(setup.name)
     if net is None or net.weights is None:
@@ -32,7 +33,7 @@ def fetch(role: str, setup: Setup, accelerator) -> hub.Weights | None:
     with accelerator.main_process_first():
         weights = hub.fetch(source, None if is_usual else expected, expected, net.key)
     notes = list(weights.notes)
-    if is_usual and not hub.same(expected, weights.net):
+    if is_usual and not weights.config and not hub.same(expected, weights.net):
         notes.append(f"the {role} {net.weights} is {weights.net}, not the setup's {expected}, and taken as it is")
     config = normalised(weights.config, weights.net, net.weights, net, setup)
     return replace(weights, config=config, notes=tuple(notes))

@@ -89,6 +89,7 @@ class Trainer(Components):
         self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
+        system.warn_all(self.accelerator, self.notes)
 
     def measure_teacher(self, loader) -> float:
         how = self.accelerator, shown(self.progress, self.stop), self.progress.say
