@@ -114,7 +114,7 @@ def by_split(paths: list[Path]) -> dict[str, list[Path]]:
 def of_one_kind(files: Iterable[Path | str]) -> list:
     """Those of the first kind of table that there is."""
     files = list(files)
-    kinds = ([file for file in files if kind in Path(file).suffixes] for kind in TABLES)
+    kinds = ([file for file in files if kind in Path(str(file).lower()).suffixes] for kind in TABLES)
     return next((found for found in kinds if found), [])
 
 

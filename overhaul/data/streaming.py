@@ -70,7 +70,7 @@ class Stream:
             try:
                 yield decode(encoded), label
             except Unscaled as error:
-                raise UserError(f"{name} of the {self.split} stream {error}") from None
+                raise UserError(f"{name} of the {self.split} stream: {error}") from None
             except UserError as error:
                 # with the label, as several images may have one name
                 yield Broken.of(f"{name} of the {self.split} stream, of the label {row[self.label]!r},", error)

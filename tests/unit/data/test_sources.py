@@ -224,7 +224,10 @@ def arrays(folder: Path, change) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: x, r"^row 0 of the train split holds integers of 32 bits .*: store the images with 8 or 16 bits"),
+        (
+            lambda x: x,
+            r"^row 0 of the train split: it holds integers of 32 bits .*: store the images with 8 or 16 bits",
+        ),
         (lambda x: (x / 255).astype("float32"), "holds floating-point numbers"),
         (lambda x: x.astype("float64"), "holds floating-point numbers"),
         (lambda x: x.astype("uint16"), "shows nothing to learn: 16 of its images, a sample, are of one colour"),
