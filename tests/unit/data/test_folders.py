@@ -101,6 +101,7 @@ def test_the_images_come_in_the_order_that_datasets_gives_them(tmp_path):
         ({"train/a": 3, "train_old/a": 1, "val/a": 2, "test_old/a": 1}, ("train", "val")),
         ({"train/a": 3, "val/a": 1, "test/a": 2}, ("train", "test")),
         ({"train/a/1": 2, "train/a/2": 1, "test/a": 2}, ("train", "test")),
+        ({"train/train/a": 3, "test/test/a": 2}, ("train", "test")),
     ],
 )
 def test_where_splits_lie_and_what_they_are_called(tmp_path, files, splits):
@@ -253,6 +254,9 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
     refused(folder, r"^train\.zip has images but no class folders; ")
     (folder / "test.zip").write_bytes(b"PK nonsense")
     refused(folder, r"test\.zip is no whole zip archive")
+    (folder / "train.zip").unlink()
+    (folder / "test.zip").rename(folder / "all.zip")
+    refused(folder, r"it holds all\.zip; unpack it$")
 
 
 @pytest.mark.parametrize(
