@@ -77,8 +77,8 @@ def decode_with_pil(encoded: bytes | memoryview) -> Tensor:
         if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
             numbers = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
             raise Unscaled(
-                f"holds {numbers} (PIL's mode {image.mode}), of which nobody can tell which is white: store the images "
-                f"with 8 or 16 bits a channel, such as (255 * x).astype('uint8') of an x from 0 to 1"
+                f"it holds {numbers} (PIL's mode {image.mode}), of which nobody can tell which is white: store the "
+                f"images with 8 or 16 bits a channel, such as (255 * x).astype('uint8') of an x from 0 to 1"
             )
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

@@ -126,7 +126,7 @@ class EncodedImages(Labelled):
             try:
                 yield decode(encoded)
             except Unscaled as error:
-                raise UserError(f"{self.name(row, name)} {error}") from None
+                raise UserError(f"{self.name(row, name)}: {error}") from None
             except UserError as error:
                 yield Broken.of(self.name(row, name), error)
 

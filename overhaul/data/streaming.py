@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from overhaul.data.classes import number_labels, read_class_names, renumber
+from overhaul.data.classes import name_untrained, number_labels, read_class_names, read_labels, renumber
 from overhaul.data.columns import PEEK, find_columns, find_split
 from overhaul.data.decoding import Unscaled, centre, decode
 from overhaul.data.images import Broken, check_variation, checked, read_file
@@ -71,7 +71,7 @@ class Stream:
             try:
                 yield decode(encoded), label
             except Unscaled as error:
-                raise UserError(f"{name} of the {self.split} stream {error}") from None
+                raise UserError(f"{name} of the {self.split} stream: {error}") from None
             except UserError as error:
                 # with the label, as several images may have one name
                 yield Broken.of(f"{name} of the {self.split} stream, of the label {row[self.label]!r},", error)
@@ -86,15 +86,17 @@ def open_streams(
     """
     from datasets.distributed import split_dataset_by_node
 
-    tables, streams = read_tables(setup.data, run, streaming=True), []
-    names = read_class_names(run.class_names)
+    tables, streams, labels = read_tables(setup.data, run, streaming=True), [], []
+    names, numbers = read_class_names(run.class_names), None
     for split in ("train", "test"):
         name = find_split(tables.splits, split, setup.data, run)
         rows = tables.splits[name]
         image, label = find_columns(rows, run)
         number_of, names = number_labels(rows.features[label], label, names, num_classes, classes)
+        if name in tables.whole:
+            labels.append(read_labels(tables.whole[name], label, names, num_classes, name)[0])
         if classes:
-            numbers = renumber(classes, names)
+            numbers = renumber(classes, names) if numbers is None else numbers
             number_of = {each: int(numbers[n]) for each, n in number_of.items() if n is not None}
         rows = image_column(rows, image).select_columns([image, label])
         n = (run.stream_images if split == "train" else None) or tables.counts.get(name)
@@ -105,6 +107,8 @@ def open_streams(
         if split == "train":
             rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
         streams.append(replace(stream, rows=split_dataset_by_node(rows, rank, world)))
+    if len(labels) == len(streams):
+        name_untrained(names, *labels)
     return streams
 
 

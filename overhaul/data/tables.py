@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,13 @@ def quiet() -> Iterator[list[str]]:
 class Tables:
     """The splits of a set by name, images still encoded, and the images of each where that is known.
 
-    splits: datasets.Dataset, or their streams, or Unlabelled.
+    splits: datasets.Dataset, or their streams, or Unlabelled. whole: datasets.Dataset of what is streamed, where there
+    is one.
     """
 
     splits: dict
     counts: dict[str, int]
+    whole: dict = field(default_factory=dict)
 
 
 def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
@@ -64,7 +66,7 @@ def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
     if not files:
         return found
     more = build(datasets.load_dataset_builder(source, data_files=files), streaming)
-    return Tables({**found.splits, **more.splits}, {**found.counts, **more.counts})
+    return Tables({**found.splits, **more.splits}, {**found.counts, **more.counts}, found.whole)
 
 
 def mixed(images: dict) -> dict:
@@ -133,19 +135,23 @@ def check_files_once(files: dict[str, list[str]]) -> None:
     """UserError where a data file is in two splits or twice in one, be it under two names."""
     seen = {}
     for split, file in ((split, file) for split, names in files.items() for file in names):
-        real = file if "://" in file else os.path.realpath(file)
+        about = os.stat(file) if os.path.isfile(file) else None
+        real = (about.st_dev, about.st_ino) if about else file
         if real in seen:
+            where = (
+                f"twice in the {split} split" if seen[real] == split else f"in the {seen[real]} and the {split} split"
+            )
             raise UserError(
-                f"{printable(file)} is in the {seen[real]} and in the {split} split, and may be there only once; a "
-                f"README.md with `configs:` says which files a split is of, as does a folder of its own in a local copy"
+                f"{printable(file)} is {where}, and may be there only once: say which files a split is of (`configs:` "
+                f"and `data_files:` in README.md), or take a local copy without a README.md"
             )
         seen[real] = split
 
 
 def as_streams(tables: dict, streaming: bool) -> Tables:
     """Tables that are there, or streams of them, and their lengths."""
-    counts = {name: len(table) for name, table in tables.items() if not isinstance(table, Unlabelled)}
+    whole = {name: table for name, table in tables.items() if not isinstance(table, Unlabelled)}
     if streaming:
-        streams = {name: tables[name].to_iterable_dataset(min(SHARDS, n)) for name, n in counts.items()}
+        streams = {name: table.to_iterable_dataset(min(SHARDS, len(table))) for name, table in whole.items()}
         tables = {**tables, **streams}
-    return Tables(tables, counts)
+    return Tables(tables, {name: len(table) for name, table in whole.items()}, whole)

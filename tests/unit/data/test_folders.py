@@ -101,6 +101,7 @@ def test_the_images_come_in_the_order_that_datasets_gives_them(tmp_path):
         ({"train/a": 3, "train_old/a": 1, "val/a": 2, "test_old/a": 1}, ("train", "val")),
         ({"train/a": 3, "val/a": 1, "test/a": 2}, ("train", "test")),
         ({"train/a/1": 2, "train/a/2": 1, "test/a": 2}, ("train", "test")),
+        ({"train/train/a": 3, "test/test/a": 2}, ("train", "test")),
     ],
 )
 def test_where_splits_lie_and_what_they_are_called(tmp_path, files, splits):
@@ -194,6 +195,14 @@ def test_a_file_that_metadata_name_twice_is_refused(tmp_path):
         load(folder)
 
 
+def test_a_class_that_only_tests_show_is_named_and_so_it_is_where_the_folder_is_streamed(tmp_path, capsys):
+    folder = write(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/ape": 2})
+    for open_it in (load, lambda folder: open_streams(replace(SETUP, data=str(folder)), Run(), 3, 0, 1)):
+        open_it(folder)
+        line = "overhaul: classes without a training image: ape; their 2 test images cannot be told\n"
+        assert capsys.readouterr().err == line
+
+
 def test_links_to_files_that_are_there_once_are_followed(tmp_path):
     store = write(tmp_path / "store", {"train/a": 3, "train/b": 3, "tests/a": 2})
     folder = tmp_path / "set"
@@ -214,7 +223,7 @@ def test_a_table_in_two_splits_is_refused(tmp_path, form):
         splits = "".join(f"  - split: {name}\n    path: 'train*'\n" for name in ("train", "test"))
         card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n"
         (tmp_path / "README.md").write_text(card)
-    refused(tmp_path, r"\.parquet is in the train and in the test split, and may be there only once")
+    refused(tmp_path, r"\.parquet is in the train and the test split, and may be there only once")
 
 
 @pytest.mark.parametrize(
@@ -245,6 +254,9 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
     refused(folder, r"^train\.zip has images but no class folders; ")
     (folder / "test.zip").write_bytes(b"PK nonsense")
     refused(folder, r"test\.zip is no whole zip archive")
+    (folder / "train.zip").unlink()
+    (folder / "test.zip").rename(folder / "all.zip")
+    refused(folder, r"it holds all\.zip; unpack it$")
 
 
 @pytest.mark.parametrize(

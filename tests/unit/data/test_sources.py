@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -223,7 +224,10 @@ def arrays(folder: Path, change) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: x, r"^row 0 of the train split holds integers of 32 bits .*: store the images with 8 or 16 bits"),
+        (
+            lambda x: x,
+            r"^row 0 of the train split: it holds integers of 32 bits .*: store the images with 8 or 16 bits",
+        ),
         (lambda x: (x / 255).astype("float32"), "holds floating-point numbers"),
         (lambda x: x.astype("float64"), "holds floating-point numbers"),
         (lambda x: x.astype("uint16"), "shows nothing to learn: 16 of its images, a sample, are of one colour"),
@@ -583,12 +587,19 @@ def test_sets_on_the_hub_open_gated_and_missing(tmp_path):
     write_parquet_of_jpegs(root / "datasets" / "me" / "photos")
     write_shards(root / "datasets" / "me" / "imagenet-1k-wds")
     write_imagenet(root / "datasets" / "ILSVRC" / "imagenet-1k")
+    write_release(root / "datasets" / "me" / "vehicles")
+    (root / "datasets" / "me" / "vehicles" / "val" / WNIDS[0]).rename(
+        root / "datasets" / "me" / "vehicles" / "val" / "train"
+    )
     with LocalHub(root, gated={"ILSVRC/imagenet-1k": "a token"}) as hub:
-        *found, anonymous, refused, missing, aggregated = ask(
+        *found, anonymous, refused, missing, aggregated, vehicles = ask(
             hub.endpoint, tmp_path / "cache", ("me/photos", ""), ("me/imagenet-1k-wds", ""), ("imagenet", "a token"),
-            ("imagenet", ""), ("imagenet", "another"), ("me/missing", ""), ("me/aggregated", ""),
+            ("imagenet", ""), ("imagenet", "another"), ("me/missing", ""), ("me/aggregated", ""), ("me/vehicles", ""),
         )  # fmt: skip
     assert found == [EXPECTED] * 3
+    assert re.match(
+        r"hf://datasets/me/vehicles\S+ is in the train and the validation split, and may be there", vehicles
+    )
     for line in (anonymous, refused):
         assert line.startswith("the data set ILSVRC/imagenet-1k cannot be read from the Hub: it is gated; ")
         assert "https://huggingface.co/datasets/ILSVRC/imagenet-1k" in line and "`hf auth login`" in line
