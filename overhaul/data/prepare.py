@@ -61,9 +61,7 @@ class Preparation:
             self.claim()
             shards = [shard for name in self.splits for shard in self.shards(name)]
             total = sum(len(rows) for _, _, rows in shards)
-            self.signs = Signs(
-                "prepare", total, "image", warn, lambda: f"{duration(self.signs.left)} left", 0, not show
-            )
+            self.signs = Signs("prepare", total, "images", warn, self.left, quiet=not show, stays=True)
             with closing(self.signs), ThreadPoolExecutor(self.threads) as pool:
                 try:
                     for written in as_completed([pool.submit(self.write_shard, shard) for shard in shards]):

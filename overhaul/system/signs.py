@@ -13,7 +13,7 @@ class Signs:
     """How far some work has come.
 
     total: of what is counted, None where nobody knows; done: of it, before. tell: says a line. beside: what is said
-    beside the count. quiet: nothing is shown. Several threads may count.
+    beside the count. quiet: nothing is shown. stays: the bar, at the end. Several threads may count.
     """
 
     def __init__(
@@ -25,12 +25,13 @@ class Signs:
         beside: Callable[[], str] = str,
         done: int = 0,
         quiet: bool = False,
+        stays: bool = False,
     ) -> None:
         self.title, self.total, self.unit, self.tell, self.beside = title, total, unit, tell, beside
         self.first = self.done = done
         self.started = self.told = time.monotonic()
         self.quiet, self.lock = quiet, threading.Lock()
-        how = {"initial": done, "unit": f" {unit}", "leave": False, "dynamic_ncols": True}
+        how = {"initial": done, "unit": f" {unit}", "leave": stays, "dynamic_ncols": True}
         self.bar = None if quiet or not watched() else bar_class()(total=total, desc=title, **how)
 
     def count(self, more: int = 1) -> None:

@@ -56,7 +56,7 @@ class Progress:
 
     def open_test(self, images: int | None) -> None:
         self.means = ""
-        self.signs = Signs("test", images, "image", self.say, self.words, quiet=self.quiet)
+        self.signs = Signs("test", images, "images", self.say, self.words, quiet=self.quiet)
 
     def tested(self, images: int) -> None:
         """By this process, as the others do at its pace."""
