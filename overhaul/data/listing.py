@@ -1,6 +1,7 @@
 """The images below a folder or in a zip archive: which there are, of which class, and what file each is."""
 
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,11 +35,7 @@ def collect(path: Path, found: Found) -> Iterator[str]:
     """Add the images below a folder or in a zip archive to those found; yields the other files."""
     if path.is_dir():
         inner = [Path(each.path) for each in visible(path)]
-        if (
-            [each.name.lower() for each in inner] == [path.name.lower()]
-            and inner[0].is_dir()
-            and not holds_images(inner[0])
-        ):
+        if [each.name.lower() for each in inner] == [path.name.lower()] and inner[0].is_dir():
             path = inner[0]  # train/train/CLASS, as archives are often unpacked
         yield from walk(str(path), (), found, ())
     elif path.suffix.lower() == ".zip":
@@ -86,7 +83,7 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
         raise UserError(f"{archive} is encrypted: unpack it")
     about = os.stat(archive)
     names = [member.filename for member in members if is_image(member.filename)]
-    parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
+    parts = [tuple(part for part in re.split(r"[/\\]", name) if part not in ("", ".")) for name in names]
     tops = {each[0] for each in parts if not is_hidden(each)}
     around = len(tops) == 1 and (tops == {Path(archive).stem} or split_of(min(tops).lower()) is not None)
     for name, each in zip(names, parts, strict=True):

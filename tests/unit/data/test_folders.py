@@ -119,6 +119,7 @@ def test_class_folders_within_class_folders_are_said_to_be_one_class(tmp_path, c
     ("files", "words"),
     [
         ({"train": 3, "test": 2}, "^train/ has images but no class folders; "),
+        ({"train/train": 3, "test/test": 2}, "^train/ has images but no class folders; "),
         ({"train/a": 3, "test": 2}, "^test/ has images but no class folders; "),
         ({"train/a": 3, "train": 1, "test/a": 2}, r"^train/ has images beside its class folders: 0\.png"),
         ({"train/a": 3, "training/a": 1, "test/a": 2}, "two splits to train on, train and training"),
