@@ -31,11 +31,18 @@ class Net:
 
 
 def check_names(flag: str, net: Net) -> None:
-    """UserError for a family that there is not, or arguments that it does not take; what can be said without torch."""
+    """UserError for a family that there is not, and for arguments that it does not take or lacks, without torch.
+
+    Where there are weights they may say the arguments.
+    """
     taken = catalogue.arguments(choose(f"{flag}.family", net.family, catalogue.families()))
     if unknown := [name for name in net.kwargs if taken and name not in taken]:
         known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"
         raise UserError(f"{flag}.kwargs: {net.family} takes {known}, not {unknown[0]}{nearest(unknown[0], taken)}")
+    missing = [name for name in catalogue.required(net.family) if name not in (*net.kwargs, "num_classes")]
+    if missing and net.weights is None:
+        names = " and ".join(f"{flag}.kwargs.{name}" for name in missing)
+        raise UserError(f"{flag}.family {net.family} needs {names}; `overhaul models` says which values there are")
 
 
 @dataclass(frozen=True)
