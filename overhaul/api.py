@@ -3,12 +3,13 @@
 They return values and print nothing. What the user can mend is raised as a UserError, which is a ValueError.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from overhaul import listing
 from overhaul.options import Compile, DataOptions, Precision, Run
-from overhaul.recipe import Setup
+from overhaul.recipe import Net, Setup
 from overhaul.setups import HIDDEN, get, settings
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
@@ -47,7 +48,7 @@ def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
     return train(setup, run, show)
 
 
-@takes(DataOptions)
+@takes(Net, DataOptions, hidden=("weights",))
 def evaluate(
     source: str, *, data: str, mixed_precision: Precision | None = None, setup: str | None = None, **options
 ) -> dict:
@@ -59,25 +60,37 @@ def evaluate(
         mixed_precision: no, bf16 or fp16 (a GPU)
         setup: whose image size, mean and std to use where the source does not say them
     """
-    options, like = DataOptions(**options), get(setup) if setup else None
+    words = {field.name: options.pop(field.name) for field in fields(Net) if field.name in options}
+    net, like = Net(weights=str(source), **words), get(setup) if setup else None
+    options = DataOptions(**options)
     from overhaul.training.evaluation import evaluate_source
 
-    return evaluate_source(str(source), str(data), options, like, mixed_precision)
+    return evaluate_source(net, str(data), options, like, mixed_precision)
 
 
-def predict(source: str, images: list[str], *, top: int = 5, setup: str | None = None) -> list[dict]:
+@takes(Net, hidden=("weights",))
+def predict(
+    source: str,
+    images: list[str],
+    *,
+    top: int = 5,
+    setup: str | None = None,
+    class_names: str | None = None,
+    **options,
+) -> list[dict]:
     """The most probable classes of image files, an {"image", "classes": [[name, probability], ...]} each.
 
     Args:
         source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
-        images: image files
+        images: image files, and folders of them
         top: how many classes to show
         setup: whose image size, mean and std to use where the source does not say them
+        class_names: a text file with one class name a line, for a source that does not name them
     """
-    like = get(setup) if setup else None
+    net, like = Net(weights=str(source), **options), get(setup) if setup else None
     from overhaul.training.evaluation import predict
 
-    return predict(str(source), [images] if isinstance(images, (str, Path)) else images, top, like)
+    return predict(net, [images] if isinstance(images, (str, Path)) else images, top, like, class_names)
 
 
 def pull(source: str, *, out: str) -> dict:
@@ -106,7 +119,8 @@ def push(run: str, repo: str, *, private: bool = False, best: bool = False) -> s
     return publish.push(run, repo, private, best)
 
 
-def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: str) -> dict:
+@takes(Net, hidden=("weights",))
+def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: str, **options) -> dict:
     """Write a bare student as one file: {"file", "format", "bytes", "difference", "size", "mean", "std"}.
 
     difference: of the logits of random images from the original's, as a share of the largest. size: of the images.
@@ -118,7 +132,7 @@ def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: s
     """
     from overhaul.hub.export import export
 
-    return export(str(source), format, out)
+    return export(Net(weights=str(source), **options), format, out)
 
 
 @takes(DataOptions)

@@ -27,6 +27,7 @@ class DataOptions:
 
     Args:
         data_path: a local copy of the data set, in any form that datasets.load_dataset takes
+        data_config: the configuration of a data set that has several
         image_column: the column of the images, where it is not found
         label_column: the column of the labels, where it is not found
         class_names: a text file with one class name a line, where the data do not name them
@@ -36,6 +37,7 @@ class DataOptions:
     """
 
     data_path: str | None = None
+    data_config: str | None = None
     image_column: str | None = None
     label_column: str | None = None
     class_names: str | None = None

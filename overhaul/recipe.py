@@ -6,22 +6,49 @@ from overhaul import catalogue
 from overhaul.system.messages import UserError, choose, nearest
 
 
+def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, flags: str = "--") -> None:
+    """UserError for what no images have, or would leave no numbers of them."""
+    if mean is not None and not all(abs(each) < 1e6 for each in mean):
+        raise UserError(f"{flags}mean is three numbers in 0..1, not {list(mean)}")
+    if std is not None and not all(1e-6 < each < 1e6 for each in std):
+        raise UserError(f"{flags}std must be above 0, not {list(std)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Net:
     """A network and its trained weights.
 
     Args:
-        family: a file of overhaul/models
+        family: a file of overhaul/models; told by the weights where it is not named
         kwargs: the family's arguments
         weights: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
+        key: which entry of a checkpoint file holds the weights, or their prefix in it, where several fit
+        mean: of the pixels that it was trained on, a channel each, where the weights do not say
+        std: of the pixels that it was trained on, a channel each, where the weights do not say
     """
 
-    family: str
+    family: str | None = None
     kwargs: dict[str, int | bool] = field(default_factory=dict)
     weights: str | None = None
+    key: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def check(self, flags: str = "--") -> None:
+        """UserError for what cannot be; flags: what those of its fields begin with."""
+        check_normalisation(self.mean, self.std, flags)
+        if self.key is not None and self.weights is None:
+            raise UserError(f"{flags}key {self.key} goes with the weights of a checkpoint file, and none are named")
+        if (self.mean is None) != (self.std is None):
+            raise UserError(f"{flags}mean and {flags}std go together; name both")
+
+    @property
+    def named(self) -> "Net | None":
+        """The net, where its family is named."""
+        return self if self.family else None
 
     def __str__(self) -> str:
-        return f"{self.family} " + " ".join(f"{key}={value}" for key, value in self.kwargs.items())
+        return " ".join([str(self.family), *(f"{key}={value}" for key, value in self.kwargs.items())])
 
     @property
     def title(self) -> str:
@@ -164,8 +191,12 @@ class Setup:
             raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
         if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
-        if min(self.std) <= 0:
-            raise UserError(f"--std must be above 0, not {list(self.std)}")
+        check_normalisation(self.mean, self.std)
+        if self.teacher:
+            self.teacher.check("--teacher.")
+        self.student.check("--student.")
+        if self.student.mean:
+            raise UserError("--student.mean and --student.std count for nothing: the student sees --mean and --std")
 
     @property
     def preprocessing(self) -> Preprocessing:

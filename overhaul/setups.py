@@ -17,18 +17,40 @@ def get(name: str) -> Setup:
 
 
 def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
-    """A row with the changes that are its fields, and a Run of those that are not."""
+    """A row with the changes that are its fields, and a Run of those that are not.
+
+    A network may be named by the source of its weights alone.
+    """
     setup = get(setup) if isinstance(setup, str) else setup
     recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
     runs = [field.name for field in fields(Run)]
     if unknown := [name for name in changes if name not in (*recipes, *runs)]:
         raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
     recipe = {name: changes[name] for name in recipes if name in changes}
-    if isinstance(recipe.get("teacher"), (str, Path)):
-        if setup.teacher is None:
-            raise UserError(f"the setup {setup.name} has no teacher network; name a setup that has one")
-        recipe["teacher"] = replace(setup.teacher, weights=str(recipe["teacher"]))
-    return replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
+    for role in ("teacher", "student"):
+        if isinstance(recipe.get(role), (str, Path)):
+            recipe[role] = replace(getattr(setup, role) or Net(), weights=str(recipe[role]))
+    changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
+    refuse_idle(setup, changed, run)
+    return changed, run
+
+
+def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
+    """UserError for a setting that is not the row's, or not the usual one, and would change nothing."""
+    idle = {}
+    if setup.method == "original":
+        idle |= dict.fromkeys(("teacher", "distill_weight"), "--method original trains the student alone")
+    if setup.crop_area:
+        idle["pad"] = "with --crop_area there is no border"
+    if not run.streaming:
+        idle |= dict.fromkeys(("shuffle_buffer", "stream_images"), "it goes with --streaming")
+    if setup.data == "digits" and not run.data_path:
+        columns = ("image_column", "label_column", "class_names", "skip_broken", "test_resize", "num_classes")
+        idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
+    for name, reason in idle.items():
+        asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
+        if getattr(asked, name) not in (None, getattr(usual, name)):
+            raise UserError(f"--{name} would change nothing: {reason}; leave it out")
 
 
 def teacher_setup(setup: Setup) -> Setup | None:
@@ -37,28 +59,36 @@ def teacher_setup(setup: Setup) -> Setup | None:
     return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
 
 
-def resolve(setup: Setup, run: Run, classes: Sequence[str], teacher_net: Net | None = None) -> Setup:
-    """The setup as it is trained: with the run's length, the data's classes and the teacher that was found.
+def resolve(
+    setup: Setup,
+    run: Run,
+    classes: Sequence[str],
+    teacher: Net | None = None,
+    student: Net | None = None,
+    named: bool = True,
+) -> Setup:
+    """The setup as it is trained: with the run's length, the data's classes and the nets that their weights are of.
 
-    The baseline has no teacher. Published errors stay beside the row's own data and networks alone.
+    named: whether the images are the set that the setup names. The baseline has no teacher. Published errors stay
+    beside the row's own data and networks alone.
     """
 
-    def fitted(net: Net) -> Net:
-        return replace(net, kwargs={**net.kwargs, "num_classes": len(classes)})
+    def fitted(net: Net, found: Net | None) -> Net:
+        return replace(net, family=found.family, kwargs=found.kwargs) if found else net
 
-    teacher = setup.teacher and setup.method != "original" and fitted(setup.teacher)
-    if teacher and teacher_net:
-        teacher = replace(teacher_net, weights=setup.teacher.weights)
-    resolved = replace(
-        setup, epochs=run.new_epochs or setup.epochs, student=fitted(setup.student), teacher=teacher or None
-    )
-    return resolved if is_row(resolved) else replace(resolved, published=None)
+    number = {"num_classes": len(classes)}
+    learner, guide = fitted(setup.student, student), setup.teacher if setup.method != "original" else None
+    if guide:
+        guide = fitted(replace(guide, kwargs={**guide.kwargs, **number}), teacher)
+    learner = replace(learner, kwargs={**learner.kwargs, **number})
+    resolved = replace(setup, epochs=run.new_epochs or setup.epochs, student=learner, teacher=guide)
+    return resolved if named and is_row(resolved) else replace(resolved, published=None)
 
 
 def is_row(setup: Setup) -> bool:
-    """Whether data and networks are those of the row of that name; a baseline has no teacher to compare."""
+    """Whether data and networks are those of the row of that name, the student fresh; a baseline has no teacher."""
     row = SETUPS.get(setup.name)
-    if row is None or setup.data != row.data or not same_net(setup.student, row.student):
+    if row is None or setup.data != row.data or not same_net(setup.student, row.student) or setup.student.weights:
         return False
     return setup.teacher is None or (row.teacher is not None and same_net(setup.teacher, row.teacher))
 

@@ -35,7 +35,8 @@ class Classifier:
         models.check(Net(family=self.family, kwargs=kwargs))
         super().__init__(**kwargs)
         self.num_classes, self.in_chans = kwargs["num_classes"], 3
-        self.num_features = self.head_hidden_size = self.fc.in_features
+        self.classifier_name = models.classifier(self)
+        self.num_features = self.head_hidden_size = self.get_classifier().in_features
         if num_classes == 0:
             self.reset_classifier(0)
 
@@ -46,10 +47,10 @@ class Classifier:
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits [batch, num_classes] of those activations, or with pre_logits their means [batch, num_features]."""
         pooled = features.mean((2, 3))
-        return pooled if pre_logits else self.fc(pooled)
+        return pooled if pre_logits else self.get_classifier()(pooled)
 
     def get_classifier(self) -> nn.Module:
-        return self.fc
+        return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A classifier with fresh weights; without classes the network gives the means [batch, num_features]."""
@@ -57,7 +58,8 @@ class Classifier:
             refuse(self.family, "global_pool", global_pool)
         like = next(self.parameters())
         linear = nn.Linear(self.num_features, num_classes or 1, device=like.device, dtype=like.dtype)
-        self.num_classes, self.fc = num_classes, linear if num_classes else nn.Identity()
+        self.num_classes = num_classes
+        self.set_submodule(self.classifier_name, linear if num_classes else nn.Identity())
 
 
 def refuse(family: str, option: str, value: object) -> None:
@@ -75,11 +77,10 @@ def register(family: str) -> None:
     name = f"overhaul_{family}"
     network = type(name, (Classifier, models.family(family)), {"family": family})
 
-    def create(pretrained: bool = False, features_only: bool = False, pretrained_cfg_overlay=None, **kwargs):
+    def create(pretrained: bool = False, features_only: bool = False, **kwargs):
         if features_only:
             refuse(family, "features_only", features_only)
-        overlay = {"classifier": "fc", **(pretrained_cfg_overlay or {})}
-        return build_model_with_cfg(network, name, pretrained, pretrained_cfg_overlay=overlay, **kwargs)
+        return build_model_with_cfg(network, name, pretrained, **kwargs)
 
     create.__name__ = name
     globals()[name] = network  # where pickle looks for a class

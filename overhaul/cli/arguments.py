@@ -185,10 +185,9 @@ def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
         values["kwargs"] = kwargs | given
     if not values:
         return None
-    if not values.get("family"):
+    if not (values.get("family") or values.get("weights")):
         raise UserError(
-            f"--{role}: this setup has no {role} network; name a setup that has one, or say which network it is with "
-            f"--{role}.family and --{role}.kwargs"
+            f"--{role}.family takes a name (see `overhaul models`), unless --{role} SOURCE says where weights are"
         )
     return Net(**values)
 

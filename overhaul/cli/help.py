@@ -30,6 +30,7 @@ METAVARS = {
     "method": "NAME",
     "config": "FILE",
     "class_names": "FILE",
+    "data_config": "NAME",
     "weights": "SOURCE",
     "resume_with": "epochs=N",
     "push_to_hub": "USER/REPO",

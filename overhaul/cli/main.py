@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from overhaul.report import tables
 from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
-from overhaul.system.preemption import STATUS, Preempted, installed, stop_at_once, write_exit_status
+from overhaul.system.preemption import Preempted, enlist, installed, leave_status, stop_at_once
 
 
 class Command(NamedTuple):
@@ -108,10 +108,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"overhaul{f' [process {rank}]' if rank else ''}: {message}", file=sys.stderr)
         return 2
     except Preempted as told:
-        write_exit_status()
+        status = leave_status(told.together)
         if not launched_rank():
             print(f"overhaul: {told}", file=sys.stderr)
-        return STATUS
+        return status
     except KeyboardInterrupt:
         print(f"overhaul: interrupted{how_to_go_on(argv)}", file=sys.stderr)
         return 130
@@ -156,17 +156,17 @@ def asks_for_help(argv: list[str]) -> bool:
 
 
 def train(argv: list[str]) -> int:
-    from overhaul import api
-    from overhaul.cli.arguments import parse_training
-
     if asks_for_help(argv):
         from overhaul.cli import help
 
         print(help.of_training(argv, *COMMANDS["train"][:2]))
         return 0
-    values = parse_training(argv)
     with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
-        api.train(show=True, **values)
+        enlist()
+        from overhaul import api
+        from overhaul.cli.arguments import parse_training
+
+        api.train(show=True, **parse_training(argv))
     return 0
 
 

@@ -1,28 +1,73 @@
-"""The columns of a table of images: which hold the images and the labels, and what the labels are."""
+"""The splits and columns of a set: which are for training and tests, and which hold the images and the labels."""
 
-import re
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from overhaul.options import DataOptions
-from overhaul.system.messages import UserError, choose
+from overhaul.system.messages import UserError, choose, warn_once
 
-SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
+SPLITS = {  # the first that is there and has labels is taken
+    "train": ("train", "training"),
+    "test": ("test", "validation", "val", "valid", "dev", "testing", "eval", "evaluation"),
+}
 TESTS_WITHOUT_LABELS = ("imagenet", "ILSVRC/imagenet-1k")
 IMAGE_COLUMNS = ("img", "image", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("fine_label", "label", "labels", "cls", "class")
+PEEK = 16  # rows of a stream that are looked at beforehand
 
 
-def find_split(tables, split: str, data: str) -> str:
-    """The name of the training or the test split; of ImageNet's two that may be the latter, the one with labels."""
+class Unlabelled(str):
+    """In place of a split that has images and no labels: why."""
+
+
+def find_split(tables, split: str, data: str, options: DataOptions) -> str:
+    """The name of the training or the test split.
+
+    Of several that may be the latter it is the first with labels: of ImageNet's the validation split, in silence, and
+    of others with a line. UserError where no split has labels or none is there.
+    """
     names = SPLITS[split]
     if data in TESTS_WITHOUT_LABELS and split == "test":
         names = (*names[1:], names[0])
-    for name in names:
-        if name in tables:
+    there, reasons = [name for name in names if name in tables], []
+    if not there:
+        raise UserError(f"the data have no {split} split ({' or '.join(names)}); they have {', '.join(tables)}")
+    if split == "train" and len(there) > 1:
+        raise UserError(f"the data have two splits to train on, {' and '.join(there)}: call one of them otherwise")
+    for name in there:
+        reason = why_unlabelled(tables[name], name, options, others=len(there) > 1)
+        if reason is None:
+            if reasons:
+                warn_once(f"{reasons[0]}; the {name} split is taken for tests")
             return name
-    raise UserError(f"the data have no {split} split ({' or '.join(SPLITS[split])}); they have {', '.join(tables)}")
+        reasons.append(reason)
+    raise UserError(f"{'; '.join(reasons)}; labels are folders, {split}/CLASS/*.png, or a column (--label_column)")
+
+
+def why_unlabelled(table, name: str, options: DataOptions, others: bool) -> str | None:
+    """Why a split has no labels, or None for one that has; without others to take, a column may yet be named."""
+    import pyarrow
+
+    if isinstance(table, Unlabelled):
+        return str(table)
+    try:
+        label = find_label(table, options)
+    except UserError as error:
+        return f"the {name} split has no labels: {error}" if others else None
+    if hasattr(table, "num_rows"):
+        column = table.select_columns(label).with_format("arrow")[:].column(label)
+        kinds = (pyarrow.types.is_integer, pyarrow.types.is_null, pyarrow.types.is_string)
+        labels = column.unique().to_pylist() if any(is_kind(column.type) for is_kind in kinds) else []
+    else:
+        labels = [row[label] for row in islice(table.select_columns(label), PEEK)] if split_of(name) == "test" else []
+    hidden = labels and all(each is None or (isinstance(each, int) and each == -1) for each in labels)
+    what = "is empty" if labels == [None] * len(labels) else "holds -1 alone"
+    return f"the {name} split has no labels: its column {label} {what}" if hidden else None
+
+
+def split_of(name: str) -> str | None:
+    """Whether a split of that name is for training or for tests."""
+    return next((split for split, names in SPLITS.items() if name in names), None)
 
 
 def find_columns(table, options: DataOptions) -> tuple[str, str]:
@@ -31,10 +76,15 @@ def find_columns(table, options: DataOptions) -> tuple[str, str]:
 
     features = table.features
     images = [name for name in features if isinstance(features[name], datasets.Image)]
+    return find_column("image", options.image_column, features, images, IMAGE_COLUMNS), find_label(table, options)
+
+
+def find_label(table, options: DataOptions) -> str:
+    import datasets
+
+    features = table.features
     classes = [name for name in features if isinstance(features[name], datasets.ClassLabel)]
-    image = find_column("image", options.image_column, features, images, IMAGE_COLUMNS)
-    label = find_column("label", options.label_column, features, classes, LABEL_COLUMNS)
-    return image, label
+    return find_column("label", options.label_column, features, classes, LABEL_COLUMNS)
 
 
 def find_column(kind: str, flag: str | None, features, typed: list[str], usual: tuple[str, ...]) -> str:
@@ -45,60 +95,14 @@ def find_column(kind: str, flag: str | None, features, typed: list[str], usual: 
     found = [name for name in named if name in typed] or named or (typed if len(typed) == 1 else [])
     if found:
         return found[0]
+    if kind == "label" and "__key__" in features:  # of every table that is read from tar files
+        raise UserError(
+            f"the tar files hold no labels that can be told: NAME.cls beside each NAME.jpg, or one of "
+            f"{', '.join(features)} that is named with --label_column; unpack archives of train/CLASS and test/CLASS"
+        )
     raise UserError(
         f"the data have no {kind} column that can be told; name one of {', '.join(features)} with --{kind}_column"
     )
-
-
-def read_class_names(path: str | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class_names {path} cannot be read: {error}") from None
-    if len(set(names)) != len(names) or not names:
-        raise UserError(f"--class_names {path} must hold one class name a line, none of them twice")
-    return names
-
-
-def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes: int, split: str):
-    """int64 labels and the class names they number.
-
-    The names are `classes` where given; else the column's own, its sorted words, or numbers below num_classes. Where
-    the column has names of its own, its labels are told by name, whatever their order.
-    """
-    import datasets
-
-    feature = table.features[column]
-    plain = isinstance(feature, (datasets.Value, datasets.ClassLabel)) and re.match("u?int|.*string", feature.dtype)
-    values = np.asarray(table.with_format(None)[column][:]) if plain else np.array(None)
-    if values.dtype.kind not in "iuU":
-        raise UserError(
-            f"the column {column} holds no labels (integers or names, none missing); name another with --label_column"
-        )
-    names = getattr(feature, "names", None)
-    if values.dtype.kind == "U":
-        names, values = np.unique(values, return_inverse=True)
-        names = names.tolist()
-    known = len(names or classes or range(num_classes))
-    outside = np.flatnonzero((values < 0) | (values >= known))
-    if len(outside):
-        raise UserError(
-            f"the {split} split has labels outside its {known} classes: {values[outside[0]]} in row "
-            f"{outside[0]} ({len(outside)} rows in all); name another column with --label_column, or the classes with "
-            f"--num_classes or --class_names"
-        )
-    classes = classes or tuple(names or map(str, range(num_classes)))
-    if names and tuple(names) != classes:
-        numbers = {name: number for number, name in enumerate(classes)}
-        strange = [names[value] for value in np.unique(values) if names[value] not in numbers]
-        if strange:
-            raise UserError(
-                f"the {split} split has the label {strange[0]!r}, which is none of the {len(classes)} classes"
-            )
-        values = np.array([numbers.get(name, -1) for name in names])[values]
-    return values.astype(np.int64), classes
 
 
 def count_rows(file: str | Path) -> int:
@@ -106,23 +110,3 @@ def count_rows(file: str | Path) -> int:
     import pyarrow.parquet
 
     return pyarrow.parquet.read_metadata(file).num_rows
-
-
-def number_labels(feature, column: str, classes: tuple[str, ...] | None, num_classes: int):
-    """The class number of each label that a stream's column may hold, as a dict, and the class names.
-
-    Names as in read_labels, but words, of which a stream does not say beforehand which there are, need `classes`.
-    """
-    import datasets
-
-    names = getattr(feature, "names", None)
-    words = isinstance(feature, datasets.Value) and "string" in feature.dtype
-    if not (names or (isinstance(feature, datasets.Value) and re.match("u?int|.*string", feature.dtype))):
-        raise UserError(f"the column {column} holds no labels (integers or names); name another with --label_column")
-    if words and not classes:
-        raise UserError(f"the labels of the stream are words ({column}): name the classes with --class_names FILE")
-    classes = classes or tuple(names or map(str, range(num_classes)))
-    number_of = {name: number for number, name in enumerate(classes)}
-    if words:
-        return number_of, classes
-    return {label: number_of.get(name) for label, name in enumerate(names or classes)}, classes

@@ -19,13 +19,18 @@ from torch import Tensor
 from overhaul.system.messages import UserError, first_line
 
 JPEG = b"\xff\xd8"  # its first bytes
+SIXTEEN_BITS = ("PNG", "PPM")  # formats of which PIL may open 16 bits a channel as its mode I, of 32
+
+
+class Unscaled(UserError):
+    """An image whose file does not say which of its values is white."""
 
 
 def decode(encoded: bytes | memoryview) -> Tensor:
     """uint8 [3, height, width], RGB, of an image file's bytes: the same pixels whichever decoder is installed.
 
     Greyscale, CMYK and palettes become RGB, transparency is dropped, 16 bits become 8. Raises UserError for bytes that
-    are no image or a broken one.
+    are no image or a broken one, and Unscaled for 32 bits a channel, be they integers or floating-point numbers.
     """
     if not len(encoded):
         raise UserError("it is missing or empty")
@@ -33,6 +38,8 @@ def decode(encoded: bytes | memoryview) -> Tensor:
         decoder = torchcodec_decoder() if encoded[:2] == JPEG else None
         plain = without_exif(encoded) if decoder else None  # torchcodec would follow it
         return decode_with_pil(encoded) if plain is None else decoder(plain)
+    except Unscaled:
+        raise
     except Exception as error:  # bytes that are no image may raise anything
         unknown = isinstance(error, UnidentifiedImageError)
         reason = re.sub(r".*\.cpp:\d+, ", "", first_line(error))  # without the place in a library that noticed it
@@ -67,6 +74,12 @@ def without_exif(jpeg: bytes | memoryview) -> bytes | memoryview | None:
 def decode_with_pil(encoded: bytes | memoryview) -> Tensor:
     """See decode: any format that PIL knows, JPEGs too."""
     with Image.open(io.BytesIO(encoded)) as image:
+        if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
+            numbers = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+            raise Unscaled(
+                f"it holds {numbers} (PIL's mode {image.mode}), of which nobody can tell which is white: store the "
+                f"images with 8 or 16 bits a channel, such as (255 * x).astype('uint8') of an x from 0 to 1"
+            )
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

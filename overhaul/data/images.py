@@ -1,17 +1,24 @@
 """A split of an image set: held in memory as pixels, or left encoded where it lies."""
 
+import os
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
 import torch
 from torch import Tensor
 
-from overhaul.data.decoding import centre, decode
+from overhaul.data.decoding import Unscaled, centre, decode
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, warn
+
+SAMPLE = 16  # images
 
 
 class Broken(str):
@@ -44,10 +51,14 @@ def checked(batches: Iterable[tuple], known: set[Broken], allowed: int) -> Itera
 
 
 class Labelled:
-    """What every split has. labels: int64 [n], each below len(classes); revision: the commit on the Hub, if known."""
+    """What every split has.
+
+    labels: int64 [n], each below len(classes); split: its name in the data; revision: the commit on the Hub, if known.
+    """
 
     labels: np.ndarray
     classes: tuple[str, ...]
+    split: str
     revision: str | None
 
     def __len__(self) -> int:
@@ -66,6 +77,7 @@ class Images(Labelled):
     pixels: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    split: str = ""
     left_out: tuple[Broken, ...] = ()
     revision: str | None = None
 
@@ -86,8 +98,8 @@ class Images(Labelled):
 class EncodedImages(Labelled):
     """A split whose images are read and decoded when they are wanted.
 
-    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; split: its name; show: how images
-    are shown in a test, or None for those that never are.
+    table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; show: how images are shown in a
+    test, or None for those that never are.
     """
 
     table: object
@@ -113,6 +125,8 @@ class EncodedImages(Labelled):
         for row, (encoded, name) in zip(rows, self.read(rows), strict=True):
             try:
                 yield decode(encoded)
+            except Unscaled as error:
+                raise UserError(f"{self.name(row, name)}: {error}") from None
             except UserError as error:
                 yield Broken.of(self.name(row, name), error)
 
@@ -133,7 +147,56 @@ class EncodedImages(Labelled):
 
 
 def read_file(path: str) -> bytes:
+    """The bytes of a file, or of zip://NAME::ARCHIVE; none where they cannot be had."""
     try:
+        if path.startswith("zip://"):
+            name, _, archive = path.removeprefix("zip://").rpartition("::")
+            return open_archive(archive, os.getpid()).read(name)
         return Path(path).read_bytes()
-    except OSError:
+    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return b""
+
+
+@lru_cache(64)
+def open_archive(archive: str, process: int) -> zipfile.ZipFile:
+    """Opened once by each process, as forked ones would share its position."""
+    return zipfile.ZipFile(archive)
+
+
+def check_paths(splits: Sequence[EncodedImages]) -> None:
+    """UserError where a file is in two splits or twice in one, as far as the images are files."""
+    paths = [
+        chunk.field("path").filter(chunk.field("bytes").is_null())
+        for images in splits
+        for chunk in images.table[:].column(0).chunks
+    ]
+    counts = pyarrow.chunked_array(paths, pyarrow.string()).drop_null().value_counts()
+    twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    if twice and read_file(twice[0]):
+        others = f"; so are {len(twice) - 1:,} others" if len(twice) > 1 else ""
+        raise UserError(f"{twice[0]} is there twice, and an image may be there only once{others}")
+
+
+def sample(n: int) -> np.ndarray:
+    """A few rows, spread over all."""
+    return np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(int))
+
+
+def check_variation(images: Iterable[Tensor | Broken], split: str) -> None:
+    """UserError where some images, uint8 [3, height, width], show nothing: no pixel differs, or no image."""
+    low, high, seen, n = torch.full((3,), 255), torch.zeros(3), set(), 0
+    for image in images:
+        if isinstance(image, Broken):
+            continue
+        n += 1
+        low, high = torch.minimum(low, image.amin((1, 2))), torch.maximum(high, image.amax((1, 2)))
+        seen.add(zlib.crc32(image.numpy().tobytes()))
+    if n < 2 or (len(seen) > 1 and (high - low).max() > 1):
+        return
+    shown = "one and the same image"
+    if (high - low).max() <= 1:
+        shown = (
+            f"of one colour, with values from {int(low.min())} to {int(high.max())} where 0 is black and 255 white; "
+            "were they stored with values from 0 to 1, or those of 8 bits in 16?"
+        )
+    raise UserError(f"the {split} split shows nothing to learn: {n} of its images, a sample, are {shown}")

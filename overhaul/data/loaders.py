@@ -1,6 +1,7 @@
 """Batches of an image set: order and augmentation as functions of (seed, epoch, sample index)."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -123,14 +124,20 @@ class EvalLoader:
     def __init__(
         self, images: Images | EncodedImages, batch_size=250, rank=0, world=1, workers=0, skip_broken=0
     ) -> None:
-        self.images, self.workers, self.skip_broken = images, workers, skip_broken
+        self.images, self.workers, self.skip_broken, self.is_part = images, workers, skip_broken, False
         index = np.arange(rank, len(images), world)
         self.rows = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
 
     @property
-    def expected(self) -> int:
-        """Test images of all processes."""
-        return len(self.images)
+    def expected(self) -> int | None:
+        """Test images of all processes; of a part nobody knows."""
+        return None if self.is_part else len(self.images)
+
+    def part(self, n: int = 500) -> "EvalLoader":
+        """A loader of about n images of all processes, spread over the set."""
+        part, every = copy(self), max(1, len(self.images) // n)
+        part.rows, part.is_part = [rows for each in self.rows if len(rows := each[::every])], True
+        return part
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.broken = set()
@@ -153,18 +160,22 @@ class Normalize:
 
 
 def make_loaders(
-    setup: Setup, run: Run, num_classes: int, accelerator: Accelerator
+    setup: Setup, run: Run, num_classes: int, accelerator: Accelerator, classes: tuple[str, ...] | None = None
 ) -> tuple[TrainLoader | TrainStream, EvalLoader | EvalStream]:
-    """This process's training and test loader; images that are cropped by area stay as they are until then."""
+    """This process's training and test loader; images that are cropped by area stay as they are until then.
+
+    classes: see sources.load.
+    """
     rank, world = accelerator.process_index, accelerator.num_processes
     if run.streaming:
         with accelerator.main_process_first():
-            images, test_images = open_streams(setup, run, num_classes, rank, world)
+            images, test_images = open_streams(setup, run, num_classes, rank, world, classes)
         workers = count_workers(run.workers)
         return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
     with accelerator.main_process_first():
+        whole = setup.crop_area is not None
         images, test_images = sources.load(
-            setup.data, run, setup.preprocessing, num_classes, whole=setup.crop_area is not None
+            setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes
         )
     train_loader = TrainLoader(images, setup, run.seed, **loader_settings(images, run, accelerator))
     return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))

@@ -3,19 +3,23 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from overhaul.data.columns import find_columns, find_split, read_class_names, read_labels
+from overhaul.data.classes import name_untrained, read_class_names, read_labels, renumber
+from overhaul.data.columns import find_columns, find_split
 from overhaul.data.decoding import centre
-from overhaul.data.images import EncodedImages, Images, report_broken
+from overhaul.data.images import EncodedImages, Images, check_paths, check_variation, report_broken, sample
+from overhaul.data.known import KNOWN
+from overhaul.data.tables import Tables, find_tables, quiet, refuse_config
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
-from overhaul.system.messages import UserError, choose, first_line
+from overhaul.system.messages import UserError, choose, first_line, innermost, printable
 
-HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
+HUB_IDS = {name: known.hub_id for name, known in KNOWN.items()}
 NAMES = ("digits", *HUB_IDS)
 
 
@@ -26,26 +30,44 @@ def load(
     num_classes: int,
     splits: tuple[str, ...] = ("train", "test"),
     whole: bool = False,
+    classes: tuple[str, ...] | None = None,
 ) -> list[Images | EncodedImages]:
     """The splits of a data set.
 
     data: digits, cifar10, cifar100, imagenet, the Hub id of a data set or a folder. show: how its images are shown in a
     test. num_classes counts only where the data name no classes. whole: leave them as they are, to be decoded when they
-    are wanted; else they are held in memory as they are shown, and so are images that lie in no files. Raises UserError
-    for data that are missing, do not fit, or do not fit the memory.
+    are wanted; else they are held in memory as they are shown, and so are images that lie in no files. classes: as
+    somebody else numbers them, and then these splits, by the rules of classes.match. Raises UserError for data that are
+    missing, do not fit, or do not fit the memory.
     """
     if not in_files(data, options):
-        return [digits(show.size, split) for split in splits]
-    tables = read_tables(data, options)
-    classes = read_class_names(options.class_names)
-    loaded = []
+        refuse_config("digits", options.data_config)
+        loaded = [digits(show.size, split) for split in splits]
+    else:
+        loaded = load_encoded(data, options, show, num_classes, splits)
+    if {*splits} == {"train", "test"}:
+        name_untrained(loaded[0].classes, *(loaded[splits.index(split)].labels for split in ("train", "test")))
+    if classes:
+        used = np.unique(np.concatenate([images.labels for images in loaded]))
+        numbers = renumber(classes, loaded[0].classes, used)
+        loaded = [replace(images, labels=numbers[images.labels], classes=tuple(classes)) for images in loaded]
+    return [each if whole or isinstance(each, Images) else decode_all(each, options.skip_broken) for each in loaded]
+
+
+def load_encoded(
+    data: str, options: DataOptions, show: Preprocessing | None, num_classes: int, splits: tuple[str, ...]
+) -> list[EncodedImages]:
+    tables = read_tables(data, options).splits
+    classes, loaded = read_class_names(options.class_names), []
     for split in splits:
-        name = find_split(tables, split, data)
+        name = find_split(tables, split, data, options)
         image, label = find_columns(tables[name], options)
         labels, classes = read_labels(tables[name], label, classes, num_classes, name)
         column = image_column(tables[name], image).select_columns(image).with_format("arrow")
-        images = EncodedImages(column, labels, classes, name, show, revision(tables[name]))
-        loaded.append(images if whole else decode_all(images, options.skip_broken))
+        loaded.append(EncodedImages(column, labels, classes, name, show, revision(tables[name])))
+    check_paths(loaded)
+    for images in loaded:
+        check_variation(images.decode(sample(len(images))), images.split)
     return loaded
 
 
@@ -70,11 +92,11 @@ def digits(image_size: int, split: str) -> Images:
     wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
     grey = torch.from_numpy((raw.images[wanted] * (255 / 16)).round().astype(np.uint8))
     pixels = centre(grey[:, None], image_size).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)))
+    return Images(pixels, raw.target[wanted].astype(np.int64), tuple(map(str, raw.target_names)), split)
 
 
-def read_tables(data: str, options: DataOptions, streaming: bool = False):
-    """A dict of the data's splits, images still encoded: of datasets.Dataset, or of its streams."""
+def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tables:
+    """The tables of a set, or its streams."""
     import datasets
 
     if not sys.stderr.isatty():
@@ -89,29 +111,37 @@ def read_tables(data: str, options: DataOptions, streaming: bool = False):
     if (local / "prepared.json").exists() and not (local / "README.md").exists():
         raise UserError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
     source = str(local) if local.is_dir() else HUB_IDS.get(data, data)
-    saved = (local / "dataset_dict.json").exists() or (local / "state.json").exists()
-    try:
-        tables = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, streaming=streaming)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"the data set {source} cannot be read{advice(source, local.is_dir(), error)}") from None
-    tables = tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}
-    if not (saved and streaming):
-        return tables
-    return {name: table.to_iterable_dataset(min(64, len(table))) for name, table in tables.items()}
+    with quiet() as said:
+        try:
+            return find_tables(source, options.data_config, streaming)
+        except UserError:
+            raise
+        except Exception as error:  # bytes that are no table may raise anything
+            why = advice(source, local.is_dir(), error, said)
+            raise UserError(f"the data set {source} cannot be read{why}") from None
 
 
-def advice(source: str, local: bool, error: Exception) -> str:
-    reason = first_line(error)
+def advice(source: str, local: bool, error: Exception, said: list[str]) -> str:
+    """Why a set cannot be read and what to do; said: what datasets wrote meanwhile, where the file may be named."""
+    import datasets
+
     if local:
+        files = (re.match("Failed to read file '(.+?)' with error", line) for line in said)
+        file = next((f"{printable(found[1])}: " for found in files if found), "")
         return (
-            f" ({reason}); a folder needs parquet files, train/CLASS and test/CLASS images, tar shards, or save_to_disk"
-            f" output"
+            f" ({file}{innermost(error)}); a folder needs parquet files, train/CLASS and test/CLASS images, tar shards,"
+            f" or save_to_disk output"
         )
     if re.search("gated (dataset|repo)", str(error)):
         return (
             f" from the Hub: it is gated; accept its terms on https://huggingface.co/datasets/{source}, then log in "
             f"with `hf auth login`; a local copy is taken with --data_path DIR"
         )
+    first, reason = printable(first_line(error)), innermost(error)
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        reason = first
+    elif isinstance(error, ConnectionError) and first not in reason:
+        reason = f"{first}: {reason}"
     return f" from the Hub ({reason}); a local copy is taken with --data_path DIR"
 
 
@@ -152,7 +182,9 @@ def decode_all(images: EncodedImages, skip_broken: int) -> Images:
     if not len(whole):
         raise UserError(f"all images of the {images.split} split are broken")
     pixels = pixels[whole] if all_broken else pixels
-    return Images(pixels, images.labels[whole], images.classes, tuple(all_broken.values()), images.revision)
+    return Images(
+        pixels, images.labels[whole], images.classes, images.split, tuple(all_broken.values()), images.revision
+    )
 
 
 def memory() -> float:

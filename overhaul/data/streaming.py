@@ -1,18 +1,19 @@
 """Batches of a set that is read as it comes, for sets that do not fit the disk."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from overhaul.data.columns import count_rows, find_columns, find_split, number_labels, read_class_names
-from overhaul.data.decoding import centre, decode
-from overhaul.data.images import Broken, checked, read_file
+from overhaul.data.classes import name_untrained, number_labels, read_class_names, read_labels, renumber
+from overhaul.data.columns import PEEK, find_columns, find_split
+from overhaul.data.decoding import Unscaled, centre, decode
+from overhaul.data.images import Broken, check_variation, checked, read_file
 from overhaul.data.sources import image_column, read_tables
 from overhaul.data.transforms import RandomCrop, check_batch
 from overhaul.data.workers import work_pinned
@@ -51,6 +52,10 @@ class Stream:
         """How many workers can read side by side."""
         return max(1, self.rows.num_shards)
 
+    def first_images(self) -> Iterator[Tensor | Broken]:
+        for each in islice(self.decode(0), PEEK):
+            yield each if isinstance(each, Broken) else each[0]
+
     def decode(self, epoch: int) -> Iterator[tuple[Tensor, int] | Broken]:
         """Each image, uint8 [3, height, width], and its label; in a worker, those of its share of the shards."""
         self.rows.set_epoch(epoch)
@@ -65,46 +70,46 @@ class Stream:
                 )
             try:
                 yield decode(encoded), label
+            except Unscaled as error:
+                raise UserError(f"{name} of the {self.split} stream: {error}") from None
             except UserError as error:
                 # with the label, as several images may have one name
                 yield Broken.of(f"{name} of the {self.split} stream, of the label {row[self.label]!r},", error)
 
 
-def open_streams(setup: Setup, run: Run, num_classes: int, rank: int, world: int) -> list[Stream]:
-    """The training and the test stream of this process; UserError for data that do not fit."""
+def open_streams(
+    setup: Setup, run: Run, num_classes: int, rank: int, world: int, classes: tuple[str, ...] | None = None
+) -> list[Stream]:
+    """The training and the test stream of this process; UserError for data that do not fit. classes: see sources.load.
+
+    A few images of each are looked at before.
+    """
     from datasets.distributed import split_dataset_by_node
 
-    tables, streams = read_tables(setup.data, run, streaming=True), []
-    classes = read_class_names(run.class_names)
+    tables, streams, labels = read_tables(setup.data, run, streaming=True), [], []
+    names, numbers = read_class_names(run.class_names), None
     for split in ("train", "test"):
-        name = find_split(tables, split, setup.data)
-        rows = tables[name]
+        name = find_split(tables.splits, split, setup.data, run)
+        rows = tables.splits[name]
         image, label = find_columns(rows, run)
-        number_of, classes = number_labels(rows.features[label], label, classes, num_classes)
+        number_of, names = number_labels(rows.features[label], label, names, num_classes, classes)
+        if name in tables.whole:
+            labels.append(read_labels(tables.whole[name], label, names, num_classes, name)[0])
+        if classes:
+            numbers = renumber(classes, names) if numbers is None else numbers
+            number_of = {each: int(numbers[n]) for each, n in number_of.items() if n is not None}
         rows = image_column(rows, image).select_columns([image, label])
-        if split == "train":
-            rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
-        n = (run.stream_images if split == "train" else None) or count_images(rows, name, run.data_path or setup.data)
+        n = (run.stream_images if split == "train" else None) or tables.counts.get(name)
         if split == "train" and not n:
             raise UserError("the data do not say how many training images they have: add --stream_images N")
-        streams.append(Stream(split_dataset_by_node(rows, rank, world), image, label, number_of, classes, split, n))
+        stream = Stream(rows, image, label, number_of, tuple(classes or names), name, n)
+        check_variation(stream.first_images(), name)
+        if split == "train":
+            rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
+        streams.append(replace(stream, rows=split_dataset_by_node(rows, rank, world)))
+    if len(labels) == len(streams):
+        name_untrained(names, *labels)
     return streams
-
-
-def count_images(rows, split: str, source: str) -> int | None:
-    """How many images a split has, where its card says so, it was saved to disk or is of local parquet files."""
-    from datasets import load_dataset_builder, load_from_disk
-
-    sizes = rows.info.splits or {}
-    if split in sizes:
-        return sizes[split].num_examples
-    folder = Path(source).expanduser()
-    if (folder / "dataset_dict.json").exists():
-        return len(load_from_disk(str(folder))[split])
-    if not folder.is_dir():
-        return None
-    files = load_dataset_builder(str(folder)).config.data_files[split]
-    return sum(map(count_rows, files)) if all(file.endswith(".parquet") for file in files) else None
 
 
 class TrainStream:
@@ -172,15 +177,21 @@ class EvalStream:
 
     def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250) -> None:
         self.images, self.setup, self.batch_size = images, setup, batch_size
-        self.workers, self.skip_broken = min(workers, images.shards), run.skip_broken
+        self.workers, self.skip_broken, self.most = min(workers, images.shards), run.skip_broken, None
 
     @property
     def expected(self) -> int | None:
-        return self.images.n
+        return None if self.most else self.images.n
+
+    def part(self, n: int = 500) -> "EvalStream":
+        """A stream of the first n images of each process, or a few more."""
+        part = copy(self)
+        part.most = -(-n // self.batch_size)
+        return part
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = Centred(self.images, self.setup.preprocessing, self.batch_size)
-        yield from checked(work_pinned(batches, self.workers), set(), self.skip_broken)
+        yield from checked(islice(work_pinned(batches, self.workers), self.most), set(), self.skip_broken)
 
 
 class Centred(IterableDataset):

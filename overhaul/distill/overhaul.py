@@ -84,6 +84,14 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels))
 
 
+def channels(norm: nn.Module) -> int:
+    """Of the map behind a norm."""
+    found = getattr(norm, "num_features", None) or getattr(norm, "num_channels", None)
+    if not found and getattr(norm, "weight", None) is None:
+        raise UserError(f"the channels behind a {type(norm).__name__} cannot be told: it has no scale")
+    return found or norm.weight.numel()
+
+
 class Overhaul(nn.Module):
     """A student with one connector a stage; gives the student's logits and the weighted sum of the stage losses."""
 
@@ -97,7 +105,7 @@ class Overhaul(nn.Module):
             )
         pairs = list(zip(student.norms, teacher.norms, strict=True))
         self.student = student
-        self.connectors = nn.ModuleList(connector(s.num_features, t.num_features) for s, t in pairs)
+        self.connectors = nn.ModuleList(connector(channels(s), channels(t)) for s, t in pairs)
         for i, (_, norm) in enumerate(pairs):
             self.register_buffer(f"margin{i}", margin(norm), persistent=False)
 

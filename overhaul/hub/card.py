@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from overhaul.data.known import TITLES
 from overhaul.hub.config import preprocessing
 from overhaul.recipe import Net, Preprocessing, Published
 from overhaul.run.folder import best_line
@@ -9,7 +10,6 @@ from overhaul.setups import SETUPS
 from overhaul.system.messages import millions
 
 TEMPLATE = Path(__file__).parent / "card.md"
-DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "scikit-learn's digits"}
 DISTILLED = (
     "A comprehensive overhaul of feature distillation compares the feature maps of teacher and student before the ReLU "
     "that ends each stage: the teacher's through a margin ReLU, which keeps its positive responses and cuts its "
@@ -66,15 +66,33 @@ def name_of(network: dict) -> str:
 
 def title(record: dict) -> str:
     how = "distilled" if record["teacher"] else "trained"
-    return f"{name_of(record['student'])}, {how} on {data_name(record)}"
+    counts = counts_of(record, "{classes} classes, ") if is_own(record) else ""
+    return f"{name_of(record['student'])}, {how} on {data_name(record)}{counts}"
+
+
+def is_own(record: dict) -> bool:
+    """Whether the images are of a folder that is no copy of a named set."""
+    return record["data"].get("local_copy", False) and not record["data"]["hub_id"]
 
 
 def data_name(record: dict) -> str:
-    return DATA.get(record["data"]["name"], record["data"]["name"])
+    name = record["data"]["name"]
+    return name if is_own(record) else TITLES.get(name, name)
+
+
+def counts_of(record: dict, before: str = "") -> str:
+    """How many images a folder holds, in brackets; nothing where an earlier release did not write it down."""
+    data = record["data"]
+    if "images" not in data:
+        return ""
+    tests = "an unknown number of" if data["test_images"] is None else f"{data['test_images']:,}"
+    return f" ({before.format(**data)}{data['images']:,} training and {tests} test images)"
 
 
 def data_of(record: dict) -> str:
     data = record["data"]
+    if is_own(record):
+        return data_name(record) + counts_of(record)
     linked = f"[{data_name(record)}](https://huggingface.co/datasets/{data['hub_id']})"
     revision = f" (revision {data['revision']})" if data["revision"] else ""
     return (linked if data["hub_id"] else data_name(record)) + revision
@@ -92,7 +110,7 @@ def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:
         (f"this run, epoch {top['epoch']}", top, "best"),
     ]
     rows = [(name, 100 - line["test_top1"], 100 - line["test_top5"], note) for name, line, note in rows]
-    if record["teacher"]:
+    if record["teacher"] and record["teacher"]["test_top1"] is not None:
         rows.append((f"teacher, {name_of(record['teacher'])}", 100 - record["teacher"]["test_top1"], None, "measured"))
     if record["published"]:
         paper = Published(**record["published"])
@@ -116,11 +134,10 @@ def comparison(record: dict, epochs: int) -> str:
 
 
 def recipe(record: dict) -> list[tuple[str, str]]:
-    run, teacher = record["run"], record["teacher"]
+    run = record["run"]
     rows = {"setup": record["setup"], "method": record["method"]}
-    if teacher:
-        revision = f" at {teacher['revision']}" if teacher["revision"] else ""
-        rows["teacher's weights"] = f"{teacher['source']}{revision}, SHA-256 {teacher['sha256']}"
+    rows["teacher's weights"] = source_of(record["teacher"])
+    rows["student's first weights"] = source_of(record["student"].get("started_from"))
     rows |= {"training images": record["data"]["training_images"], "test images": record["data"]["test_images"]}
     rows |= record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
     for change in record["changes_of_length"]:
@@ -130,6 +147,13 @@ def recipe(record: dict) -> list[tuple[str, str]]:
     return [(name, str(value).replace("|", " ")) for name, value in rows.items() if value is not None]
 
 
+def source_of(weights: dict | None) -> str | None:
+    if not weights:
+        return None
+    revision = f" at {weights['revision']}" if weights["revision"] else ""
+    return f"{weights['source']}{revision}, SHA-256 {weights['sha256']}"
+
+
 def metadata(record: dict, line: dict, repo: str, own: bool):
     """What the Hub reads from the card, the model-index among it."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -137,9 +161,9 @@ def metadata(record: dict, line: dict, repo: str, own: bool):
     data = record["data"]
     common = {
         "task_type": "image-classification",
-        "dataset_type": data["hub_id"] or data["name"],
+        "dataset_type": "imagefolder" if is_own(record) else data["hub_id"] or data["name"],  # as datasets calls it
         "dataset_name": data_name(record),
-        "dataset_split": "validation" if data["name"] == "imagenet" else "test",
+        "dataset_split": data.get("test_split") or ("validation" if data["name"] == "imagenet" else "test"),
         "dataset_revision": data["revision"],
         "metric_type": "accuracy",
     }

@@ -4,14 +4,17 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from overhaul import models
 from overhaul.recipe import Net, Preprocessing, Setup
+from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError, choose, printable
 
 LARGEST_FILE = 16 * 2**20  # bytes
 LARGEST_SIDE = 4096  # pixels
+LEAST_STD = 1e-6  # less would leave no finite numbers of an image
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -31,6 +34,7 @@ def read_config(path: Path) -> dict:
 def net_of(config: dict) -> Net:
     """The net that a config.json names; UserError for one that is not ours, or is absurd."""
     architecture, classes, arguments = (config.get(key) for key in ("architecture", "num_classes", "model_args"))
+    refuse_transformers(config)
     if type(classes) is not int or classes < 1 or not isinstance(arguments or {}, dict):
         raise UserError("a model's config.json needs num_classes, a number, and may have model_args, an object")
     if match := re.fullmatch(r"resnet(\d{1,4})", str(architecture)):
@@ -45,6 +49,15 @@ def net_of(config: dict) -> Net:
         net = Net(family=family, kwargs={**own_arguments(arguments), "num_classes": classes})
     models.check(net)
     return net
+
+
+def refuse_transformers(config: dict) -> None:
+    theirs = config.get("architectures") or config.get("model_type")
+    if theirs and "architecture" not in config:
+        raise UserError(
+            f"it is a model of transformers ({printable(str(theirs))[:80]}), in a layout that is not read here; timm's "
+            f"is: take the network from timm/..., or save the state_dict of one of our families and name the file"
+        )
 
 
 def own_arguments(arguments: dict | None) -> dict:
@@ -80,7 +93,7 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
         resize = int(size / own.get("crop_pct", 1.0) + 1e-6)
         wanted = own.get("interpolation", "bilinear"), own.get("crop_mode", "center")
         sizes = type(size) is int and len(mean) == len(std) == 3 and 1 <= size <= resize <= LARGEST_SIDE
-        whole = sizes and min(std) > 0 and all(abs(value) < 1e6 for value in (*mean, *std))
+        whole = sizes and min(std) > LEAST_STD and all(abs(value) < 1e6 for value in (*mean, *std))
     except (TypeError, KeyError, IndexError, ValueError, OverflowError, ZeroDivisionError, AttributeError):
         whole = False
     if not whole:
@@ -96,7 +109,33 @@ def preprocessing_of(config: dict, source: str, row: Setup | None) -> Preprocess
     """How a source's images are shown: as its config.json says, else as the row does; UserError where neither does."""
     if found := preprocessing(config, source) or (row and row.preprocessing):
         return found
-    raise UserError(f"{source} does not say how its images are normalised; name a setup of the kind with --setup")
+    raise UserError(
+        f"{source} does not say how its images are normalised; name a setup of the kind with --setup, or --mean and "
+        f"--std"
+    )
+
+
+def normalised(config: dict, net: Net, source: str, named: Net, row: Setup | None) -> dict:
+    """A config.json, or that of a bare file of the net, with the mean and std named; UserError where it has others.
+
+    Images have the row's size, else that of the first setup with a net of the family.
+    """
+    if named.mean is None:
+        return config
+    wanted = tuple(named.mean), tuple(named.std)
+    if own := preprocessing(config, source):
+        if wanted != (own.mean, own.std):
+            raise UserError(f"the config.json of {source} says its mean {own.mean} and std {own.std}; name no others")
+        return config
+    show = row.preprocessing if row else Preprocessing(*2 * (usual_size(net),), *wanted)
+    images = images_entry(replace(show, mean=wanted[0], std=wanted[1]))
+    return {**net_entries(net), **config, "pretrained_cfg": images}
+
+
+def usual_size(net: Net) -> int:
+    """Side of the images, in pixels, of the first setup that has a net of this family."""
+    rows = (row for row in SETUPS.values() if net.family in {own.family for own in (row.student, row.teacher) if own})
+    return next((row.image_size for row in rows), 224)
 
 
 def net_entries(net: Net) -> dict:
@@ -114,18 +153,24 @@ def crop_share(size: int, resize: int) -> float:
     return share if math.floor(size / share) == resize else math.nextafter(share, 0)
 
 
-def student_config(setup: Setup, classes: Sequence[str]) -> dict:
-    """The config.json of a setup's student."""
-    show = setup.preprocessing
-    images = {
+def images_entry(show: Preprocessing) -> dict:
+    """What a pretrained_cfg says of its images."""
+    return {
         "input_size": [3, show.size, show.size],
         "crop_pct": crop_share(show.size, show.resize),
         "crop_mode": "center",
         "interpolation": show.interpolation,
         "mean": list(show.mean),
         "std": list(show.std),
+    }
+
+
+def student_config(setup: Setup, classes: Sequence[str], classifier: str = "fc") -> dict:
+    """The config.json of a setup's student. classifier: the name of its last layer."""
+    images = {
+        **images_entry(setup.preprocessing),
         "num_classes": len(classes),
-        "classifier": "fc",
+        "classifier": classifier,
         **({"first_conv": "conv1"} if setup.student.family == "resnet" else {}),
         "license": "mit",
         "paper_ids": "arXiv:1904.01866",

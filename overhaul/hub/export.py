@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from overhaul.hub.config import net_entries, preprocessing
-from overhaul.hub.weights import Weights, build, fetch
+from overhaul.hub.config import net_entries, preprocessing, usual_size
+from overhaul.hub.weights import Weights, build, fetch, fetch_named
 from overhaul.recipe import Net
-from overhaul.setups import SETUPS
 from overhaul.system.files import folder_beside
 from overhaul.system.messages import UserError, choose, first_line
 
@@ -26,8 +25,8 @@ BATCHES = (1, 3)  # checked; the one traced is of 2 images
 OPSET = 18  # of ONNX, from 2022: the one that PyTorch's exporter writes without converting
 
 
-def export(source: str, form: str, out: str | Path, net: Net | None = None) -> dict:
-    """Write the network of a source (see hub.load) to the file `out`.
+def export(source: Net | str, form: str, out: str | Path) -> dict:
+    """Write a trained network to the file `out`. source: see hub.load; a Net says more of it.
 
     form: safetensors (fp32), pt2 (torch.export) or onnx (images -> logits); the last two take batches of any size,
     and images of one size: normalised fp32 [batch, 3, height, width]. Each carries its config.json under that name: as
@@ -42,8 +41,8 @@ def export(source: str, form: str, out: str | Path, net: Net | None = None) -> d
     out = Path(out).expanduser()
     if os.path.exists(out) and not os.path.isfile(out):  # these raise nothing where a folder may not be entered
         raise UserError(f"{out} is {'a folder' if out.is_dir() else 'no plain file'}; --out must name a file")
-    weights = fetch(source, net)
-    known = preprocessing(weights.config, source)
+    weights = fetch_named(source)
+    known = preprocessing(weights.config, weights.source)
     size = known.size if known else usual_size(weights.net)
     network = build(weights)
     try:
@@ -62,12 +61,6 @@ def export(source: str, form: str, out: str | Path, net: Net | None = None) -> d
         "mean": known and known.mean,
         "std": known and known.std,
     }
-
-
-def usual_size(net: Net) -> int:
-    """Side of the images, in pixels, of the first setup that has a net of this family."""
-    rows = (row for row in SETUPS.values() if net.family in {own.family for own in (row.student, row.teacher) if own})
-    return next((row.image_size for row in rows), 224)
 
 
 def write_and_check(form: str, network: nn.Module, weights: Weights, size: int, file: Path) -> float:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from overhaul import models
 from overhaul.hub import client
-from overhaul.hub.config import net_of, read_config, student_config
-from overhaul.hub.files import read_weights
+from overhaul.hub.config import net_of, normalised, read_config, student_config
+from overhaul.hub.files import read_file, read_safetensors
+from overhaul.hub.fitting import COUNTERS, Expected, find, same
 from overhaul.models.backbone import Backbone
 from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
 from overhaul.system.files import folder_beside, sha256, write_folder
-from overhaul.system.messages import UserError, check_repo
+from overhaul.system.messages import UserError, check_repo, warn
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
@@ -31,7 +32,8 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 class Weights:
     """Trained weights with the net they belong to.
 
-    config: what their config.json says ({} for a bare file); file: where they lie; revision: the commit on the Hub.
+    config: what their config.json says ({} for a bare file); file: where they lie; revision: the commit on the Hub;
+    notes: what a person should be told of how they were found.
     """
 
     net: Net
@@ -40,6 +42,7 @@ class Weights:
     source: str
     file: Path
     revision: str | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -47,31 +50,57 @@ class Weights:
         return sha256(self.file)
 
 
-def load(source: str, net: Net | None = None) -> Backbone:
+def load(source: str, net: Net | None = None, key: str | None = None) -> Backbone:
     """A trained network in eval mode.
 
-    source: the folder of a run or of a student; a checkpoint file (.pt, .pth, .tar, .safetensors; weights under
-    `model`, under `state_dict`, or bare; nothing in it is executed); `torchvision` (ImageNet ResNets); or a Hub id
-    USER/REPO[@REVISION], a repository in timm's layout. net: what a file or `torchvision` should hold; files are
-    recognised without it. Raises UserError when the source does not exist, cannot be had, is no checkpoint or does
-    not fit.
+    source: the folder of a run or of a student; a checkpoint file (.pt, .pth, .tar, .safetensors; its weights may lie
+    under any entry and have names with any prefix; nothing in it is executed); `torchvision` (ImageNet ResNets); or a
+    Hub id USER/REPO[@REVISION], a repository in timm's layout. net: what it must be; files are recognised without it.
+    key: the entry or prefix of a file where several fit. Raises UserError when the source does not exist, cannot be
+    had, is no checkpoint or does not fit.
     """
-    return build(fetch(source, net))
+    return build(fetch_named(replace(net or Net(), weights=source, key=key)))
 
 
-def fetch(source: str, net: Net | None = None) -> Weights:
-    """The weights of a source (see load) and the net they belong to, not yet built."""
+def fetch(source: str, net: Net | None = None, usual: Net | None = None, key: str | None = None) -> Weights:
+    """The weights of a source (see load) and the net they belong to, not yet built.
+
+    net: what it must be, without num_classes of any number; usual: what it probably is, which a file is tried for
+    first, and what `torchvision` is asked for.
+    """
     path = Path(source).expanduser()
-    if source == "torchvision":
-        return from_torchvision(net)
-    if path.is_dir():
-        return from_folder(path)
+    check_source(source)
     if path.is_file():
-        return from_file(path, net)
-    if not is_hub_id(source):
-        raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
+        return from_file(path, net, usual, key)
+    if key is not None:
+        raise UserError(f"{source} is no checkpoint file, so its weights have no key {key!r}")
+    if source == "torchvision":
+        return from_torchvision(net or usual)
     repo, _, revision = source.partition("@")
-    return from_hub(repo, revision or None)
+    weights = from_folder(path) if path.is_dir() else from_hub(repo, revision or None)
+    if net and not same(net, weights.net):
+        raise UserError(f"{source} holds {weights.net}, not {net}; leave out its family and kwargs")
+    return weights
+
+
+def fetch_named(net: Net | str, row: Setup | None = None) -> Weights:
+    """The weights of a net's source, as far as the net is named, or of a source; with a word on how they were found.
+
+    Their config.json has the net's mean and std where it says none itself; row: see config.normalised.
+    """
+    net = Net(weights=net) if isinstance(net, str) else net
+    net.check()
+    weights = fetch(net.weights, net.named, key=net.key)
+    for note in weights.notes:
+        warn(note)
+    return replace(weights, config=normalised(weights.config, weights.net, weights.source, net, row))
+
+
+def check_source(source: str) -> None:
+    """UserError for what is no file or folder that is there, and cannot be on the Hub; asks nobody."""
+    path = Path(source).expanduser()
+    if not (source == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
+        raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 
 def at_commit(source: str) -> str:
@@ -95,7 +124,8 @@ def from_folder(folder: Path) -> Weights:
     for candidate in (folder, RunFolder(folder).student("final")):
         if is_student(candidate):
             config, file = read_config(candidate / "config.json"), candidate / "model.safetensors"
-            return Weights(known_net(config, str(folder)), read_weights(file), config, str(folder), file)
+            return Weights(known_net(config, str(folder)), read_safetensors(file), config, str(folder), file)
+    check_foreign(folder)
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
         if RunFolder(folder).config_file.exists()
@@ -111,12 +141,16 @@ def known_net(config: dict, source: str) -> Net:
         raise UserError(f"{source} cannot be loaded: {error}") from None
 
 
-def from_file(path: Path, net: Net | None) -> Weights:
-    state = read_weights(path)
-    looks_like = models.identify(state)
-    if net is None and looks_like is None:
-        raise UserError(f"{path} holds {len(state)} tensors ({next(iter(state))}, ...) that fit none of our families")
-    return Weights(net or looks_like, state, {}, str(path), path)
+def check_foreign(folder: Path) -> None:
+    """UserError for a folder whose weights are pickled."""
+    pickles = sorted(file for file in folder.iterdir() if file.name.endswith(client.PICKLES))
+    if (folder / "config.json").is_file() and pickles:
+        raise UserError(f"{folder} has pickled weights and no model.safetensors: name the file itself, {pickles[0]}")
+
+
+def from_file(path: Path, net: Net | None, usual: Net | None, key: str | None) -> Weights:
+    found = find(str(path), read_file(path), net, usual, key)
+    return Weights(found.net, found.state, {}, str(path), path, notes=found.notes)
 
 
 def from_torchvision(net: Net | None) -> Weights:
@@ -146,7 +180,7 @@ def from_hub(repo: str, revision: str | None) -> Weights:
         pickles = [name for name in client.files(repo, commit) if name.endswith(client.PICKLES)]
         but = f" and has pickled weights ({pickles[0]}), which are never read from the Hub" if pickles else ""
         raise UserError(f"{missing}{but}") from None
-    return Weights(net, read_weights(file), config, repo, file, commit)
+    return Weights(net, read_safetensors(file), config, repo, file, commit)
 
 
 def pull(source: str, out: str | Path) -> dict:
@@ -189,42 +223,19 @@ def bytes_of(net: Net) -> int:
 
 def build(weights: Weights) -> Backbone:
     """The network with its weights, strictly, in eval mode."""
-    check_fit(weights)
-    network = models.create(weights.net)
-    network.load_state_dict({**counters(network), **weights.state}, strict=True)
-    return network.eval()
-
-
-def counters(network: Backbone) -> dict[str, Tensor]:
-    """BatchNorm's step counters, which checkpoints older than PyTorch 0.4.1 lack."""
-    return {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-
-
-def check_fit(weights: Weights) -> None:
-    """UserError with the first missing, unexpected and misshapen entries, and the net that the weights look like."""
-    network = models.outline(weights.net)
-    expected, found = network.state_dict(), weights.state
-    optional = counters(network)
-    missing = [name for name in expected if name not in found and name not in optional]
-    unexpected = [name for name in found if name not in expected]
-    misshapen = [
-        f"{name} {list(found[name].shape)} instead of {list(expected[name].shape)}"
-        for name in expected
-        if name in found and found[name].shape != expected[name].shape
-    ]
-    whole = [name for name in found if name in expected and expected[name].is_floating_point()]
-    odd = [name for name in whole if not found[name].is_floating_point() or not found[name].isfinite().all()]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen), ("not finite numbers", odd))
-    faults = [f"{len(names)} {kind} ({names[0]})" for kind, names in kinds if names]
-    if faults:
-        looks_like = models.identify(found) or "none of our families"
+    if faults := Expected(weights.net).faults(weights.state):
+        looks_like = models.identify(weights.state) or "none of our families"
         raise UserError(f"{weights.source} does not fit {weights.net}: {', '.join(faults)}; it looks like {looks_like}")
+    network = models.create(weights.net)
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTERS)}
+    network.load_state_dict({**counters, **weights.state}, strict=True)
+    return network.eval()
 
 
 def student_files(network: Backbone, setup: Setup, classes: Sequence[str]) -> dict[str, bytes]:
     """The files of a student's folder: config.json and model.safetensors (fp32, contiguous)."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    config = json.dumps(student_config(setup, classes), indent=2) + "\n"
+    config = json.dumps(student_config(setup, classes, models.classifier(network)), indent=2) + "\n"
     return {"model.safetensors": safetensors.torch.save(state, {"format": "pt"}), "config.json": config.encode()}
 
 

@@ -17,7 +17,19 @@ FAMILIES = catalogue.families()
 
 LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
 
-__all__ = ["FAMILIES", "Backbone", "Stages", "check", "create", "feature_shapes", "identify", "outline", "parameters"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "Stages",
+    "check",
+    "classifier",
+    "create",
+    "feature_shapes",
+    "identify",
+    "is_complete",
+    "outline",
+    "parameters",
+]
 
 
 def family(name: str) -> type[Backbone]:
@@ -40,6 +52,11 @@ def check(net: Net) -> None:
             raise UserError(f"{net.family}: {name} must be a {kind}, not {str(value)[:80]!r}")
         if value > LARGEST.get(name, 10_000):
             raise UserError(f"{net.family}: {name} must be at most {LARGEST.get(name, 10_000)}")
+
+
+def is_complete(net: Net) -> bool:
+    """Whether all of a family's arguments but the number of classes are named."""
+    return set(inspect.signature(family(net.family)).parameters) <= {*net.kwargs, "num_classes"}
 
 
 def create(net: Net | str, **kwargs) -> Backbone:
@@ -72,15 +89,19 @@ def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
     return [tuple(feature.shape[1:]) for feature in features]
 
 
+def classifier(network: nn.Module) -> str:
+    """The name of a network's last layer, which gives the logits: its last linear one."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
 def identify(state: Mapping) -> Net | None:
     """The Net whose weights a state dict (name -> tensor) looks like, or None."""
     for name in FAMILIES:
         try:
             kwargs = family(name).recognise(state)
             if kwargs is not None:
-                net = Net(family=name, kwargs={**kwargs, "num_classes": state["fc.weight"].shape[0]})
-                outline(net)
-                return net
+                last = classifier(outline(Net(family=name, kwargs={**kwargs, "num_classes": 1})))
+                return Net(family=name, kwargs={**kwargs, "num_classes": state[f"{last}.weight"].shape[0]})
         except (KeyError, IndexError, ValueError):
             continue
     return None

@@ -13,7 +13,7 @@ from overhaul.run.state import State, resume
 from overhaul.system.accelerator import Unsaved, all_or_none, of_main, on_main
 from overhaul.system.files import write_folder
 from overhaul.system.messages import UserError, warn
-from overhaul.system.preemption import Preempted
+from overhaul.system.preemption import Preempted, note_saved
 
 
 class Checkpointer:
@@ -81,6 +81,7 @@ class Checkpointer:
         try:
             self.write()
             self.newest, self.unsaved = self.state.name, None
+            note_saved()
         except Unsaved as error:
             checkpoints.discard(self.folder.path)
             self.unsaved = str(error)
@@ -110,7 +111,7 @@ class Checkpointer:
         told = f"told to stop{f' by {received}' if received else ''}"
         if self.unsaved:
             raise UserError(f"{told}, but its last state could not be saved ({self.unsaved}); {self.goes_on()}")
-        raise Preempted(f"{told}, and saved {self.state.where}; {self.goes_on()}")
+        raise Preempted(f"{told}, and saved {self.state.where}; {self.goes_on()}", together=True)
 
     def finish(self) -> None:
         """Write the final student; UserError where that, or the last checkpoint before, cannot be written."""

@@ -149,6 +149,17 @@ class RunFolder:
     def record_file(self) -> Path:
         return self.path / "overhaul.json"
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes of the run that the folder holds, in its order; None where it begins, or is old."""
+        if self.run.overwrite or not self.config_file.exists():
+            return None
+        try:
+            names = json.loads(self.record_file.read_text())["data"].get("class_names")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return names and tuple(map(str, names))
+
     def student(self, which: str) -> Path:
         """The folder of the final or the best student."""
         return self.path / which

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DDPCommunicationHookType,
-    DistributedType,
+    GradientAccumulationPlugin,
+    KwargsHandler,
     ProjectConfiguration,
+    TorchDynamoPlugin,
     broadcast,
     broadcast_object_list,
     gather_object,
@@ -25,8 +26,16 @@ from accelerate.utils import (
 from safetensors import SafetensorError
 from torch import distributed, nn
 
+from overhaul.system.environment import (
+    check_environment,
+    know_restarts,
+    mixed_precision_of,
+    refusals_explained,
+    restarts,
+)
 from overhaul.system.messages import UserError, first_line, launched, warn
 
+DYNAMO_OFF = dict(backend="no", mode="default", fullgraph=False, dynamic=False, use_regional_compilation=False)
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
 START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
 GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL
@@ -49,26 +58,34 @@ def start(
     if tracker and not find_spec(tracker):
         raise UserError(f"--tracker {tracker} is not installed: pip install {tracker}")
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
+    check_environment()
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
     set_up_backends(deterministic)
     know_restarts()
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
-        mixed_precision=mixed_precision,
-        log_with=tracker,
-        project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-                comm_hook=DDPCommunicationHookType(comm_hook),
-            ),
-            InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
-        ],
-    )
+    precision = mixed_precision_of(mixed_precision)
+    with refusals_explained():
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else processes on CPUs would not find each other
+            mixed_precision=precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=TorchDynamoPlugin(**DYNAMO_OFF),
+            log_with=tracker,
+            project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
+            kwargs_handlers=between_processes(comm_hook),
+        )
     limit_waiting(accelerator, START_UP)
     check_launch(accelerator)
     return accelerator
+
+
+def between_processes(comm_hook: str) -> list[KwargsHandler]:
+    """How processes find one another and exchange gradients."""
+    return [
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False, gradient_as_bucket_view=True, comm_hook=DDPCommunicationHookType(comm_hook)
+        ),
+        InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
+    ]
 
 
 def check_launch(accelerator: Accelerator) -> None:
@@ -79,8 +96,6 @@ def check_launch(accelerator: Accelerator) -> None:
             f"{world} processes were launched, but each would train alone on {accelerator.device}; launch with "
             f"`accelerate launch --multi_gpu --num_processes {world}`, on CPUs after ACCELERATE_USE_CPU=true"
         )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise UserError("FSDP and DeepSpeed are of no use here: these networks are small; launch plain multi-GPU")
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
 
@@ -105,26 +120,6 @@ def keep_memory() -> None:
     if not torch.accelerator.is_available() and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def restarts() -> int:
-    """How often torchrun or accelerate launch has started these processes again."""
-    return launched("TORCHELASTIC_RESTART_COUNT")
-
-
-def meet_again(_url: str, timeout: timedelta, **_) -> Iterator[tuple]:
-    """Where restarted processes find one another: the launcher's store, but not under the names of the dead ones.
-
-    `accelerate launch` keeps its store over a restart (--rdzv_backend static, its default), with their addresses.
-    """
-    store, rank, world = next(distributed.rendezvous("env://", timeout=timeout))
-    yield distributed.PrefixStore(f"restart-{restarts()}", store), rank, world
-
-
-@cache
-def know_restarts() -> None:
-    """Let processes that were started again meet at the address "restarted://"."""
-    distributed.register_rendezvous_handler("restarted", meet_again)
 
 
 def describe_devices(accelerator: Accelerator) -> str:
@@ -208,6 +203,12 @@ class Nobody:
 def of_main(accelerator: Accelerator, make: Callable[[], object]) -> object:
     """What `make` gives on the main process; on the others a stand-in that does nothing."""
     return make() if accelerator.is_main_process else Nobody()
+
+
+def warn_all(accelerator: Accelerator, texts: list[str | None]) -> None:
+    """Let the main process say what there is to say on stderr."""
+    for text in filter(None, texts):
+        of_main(accelerator, lambda: warn)(text)
 
 
 def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:

@@ -4,6 +4,8 @@ import difflib
 import os
 import re
 import sys
+import textwrap
+from collections.abc import Sequence
 
 REPO = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 TOKEN = re.compile(r"\bhf_\w{8,}")  # a secret of the Hub
@@ -19,6 +21,12 @@ def warn(text: str) -> None:
 
     tqdm.write(f"overhaul: {text}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def warn_once(text: str) -> None:
+    """The same for what every process of a run finds: the first says it."""
+    if launched("RANK") == 0:
+        warn(text)
 
 
 def launched(name: str, otherwise: int = 0) -> int:
@@ -42,6 +50,12 @@ def nearest(name: str, valid, cutoff: float = 0.4) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(printable, names[:most])) + (f" and {more:,} more" if more > 0 else "")
+
+
 def check_repo(what: str, repo: str) -> None:
     """UserError for what cannot be the name of a repository on the Hub."""
     if not REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
@@ -51,6 +65,19 @@ def check_repo(what: str, repo: str) -> None:
 def first_line(error: Exception) -> str:
     """The first line of a library's error, or its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def innermost(error: BaseException) -> str:
+    """One line of what a library's error goes back to, after its own first line where that alone says little."""
+    outermost = error
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    said = textwrap.shorten(printable(str(error)) or type(error).__name__, 300, placeholder=" ...")
+    if len(said.split()) > 2:
+        return said
+    kind = type(error).__name__
+    said = said if said == kind else f"{kind}: {said}"
+    return said if error is outermost else f"{printable(first_line(outermost))} ({said})"
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 STATUS = 85  # of a process that was told to stop and can go on
+NOTHING_SAVED = 84  # of a node's processes, where starting them again would get the run no further
 NAMES = ("SIGTERM", "SIGUSR1")
 ECHO = 1.0  # seconds in which a second signal counts as the same: a launcher passes on what its processes got as well
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
@@ -22,11 +23,14 @@ class StopRequested(Exception):
 
 
 class Preempted(SystemExit):
-    """The run has stopped because it was told to, and can go on; ends a process with STATUS."""
+    """The run has stopped because it was told to, and can go on; ends a process with STATUS.
 
-    def __init__(self, words: str) -> None:
+    together: whether all processes have stopped at the same step.
+    """
+
+    def __init__(self, words: str, together: bool = False) -> None:
         super().__init__(STATUS)
-        self.words = words
+        self.words, self.together = words, together
 
     def __str__(self) -> str:
         return self.words
@@ -58,7 +62,7 @@ class StopSignal:
             if not self.armed:
                 stop_at_once(number, frame)
         elif time.monotonic() - self.at > ECHO:
-            write_exit_status()
+            leave_status()
             os._exit(STATUS)
 
     def arm(self, processes: int, timeout: timedelta) -> None:
@@ -131,12 +135,43 @@ def stop_with_launcher() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def write_exit_status() -> None:
-    """The last thing that a preempted process does: it writes STATUS where launch/slurm.sh looks for it.
+# launch/slurm.sh names a file in a folder of the node, OVERHAUL_STATUS_FILE, for the preempted processes' status. With
+# it are `processes` (those that it tells to stop; a launcher that it told would end with a traceback), `told` (once it
+# has) and `saved` (once this start has saved something new).
 
-    Launchers end with 1 whatever their processes end with, and tell the others to stop once one has ended.
+
+def beside_status(name: str) -> Path | None:
+    file = os.environ.get("OVERHAUL_STATUS_FILE")
+    return Path(file).with_name(name) if file else None
+
+
+def enlist() -> None:
+    """Let launch/slurm.sh tell this process, which answers to signals, to stop; Preempted if it has told the others."""
+    if processes := beside_status("processes"):
+        with processes.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if beside_status("told").exists():
+            stop_at_once(signal.SIGUSR1, None)
+
+
+def note_saved() -> None:
+    """Leave word for launch/slurm.sh that starting the run again will get it further."""
+    if saved := beside_status("saved"):
+        saved.touch()
+
+
+def leave_status(together: bool = False) -> int:
+    """The last thing that a preempted process does: leave its status for launch/slurm.sh; what it then ends with.
+
+    Processes that all stop end with 0 there, as launchers answer to any other status with a traceback and with 1. One
+    that stops alone ends with STATUS, so that its launcher tells the others.
     """
     for number in signals():
         signal.signal(number, signal.SIG_IGN)
-    if file := os.environ.get("OVERHAUL_STATUS_FILE"):
-        Path(file).write_text(f"{STATUS}\n")
+    if not (file := os.environ.get("OVERHAUL_STATUS_FILE")):
+        return STATUS
+    saved = beside_status("saved").exists()
+    together = together or beside_status("told").exists()
+    if together or saved:
+        Path(file).write_text(f"{STATUS if saved else NOTHING_SAVED}\n")
+    return 0 if together else STATUS

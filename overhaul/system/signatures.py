@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 
 
 def takes(*classes: type, hidden: tuple[str, ...] = (), of_row: type | None = None) -> Callable:
@@ -19,7 +19,7 @@ def takes(*classes: type, hidden: tuple[str, ...] = (), of_row: type | None = No
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=field.type,
-                default=... if of is of_row else field.default,
+                default=... if of is of_row else default(field),
             )
             for of in classes
             for field in fields(of)
@@ -32,6 +32,10 @@ def takes(*classes: type, hidden: tuple[str, ...] = (), of_row: type | None = No
         return function
 
     return seen
+
+
+def default(field: Field) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def help_lines(of: type) -> list[str]:

@@ -2,9 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,12 +10,16 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import distill, hub, models
+from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
+from overhaul.run.folder import RunFolder
 from overhaul.setups import resolve, teacher_setup
-from overhaul.system.accelerator import agreed, start
+from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError, choose
+from overhaul.training import pretrained
+from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
 
 
@@ -25,8 +27,9 @@ from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_d
 class Components:
     """A setup made ready on this process.
 
-    setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights: where the
-    teacher's come from, without them.
+    setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights, student_weights:
+    where they come from, without them. teacher_test: how the teacher is measured, None where it knows other classes.
+    notes: what a person should be told of the networks.
     """
 
     setup: Setup
@@ -36,6 +39,9 @@ class Components:
     teacher: nn.Module | None
     teacher_forward: TeacherForward | None
     teacher_weights: hub.Weights | None
+    teacher_test: TeacherTest | None
+    student_weights: hub.Weights | None
+    notes: list[str]
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader | TrainStream
     test_loader: EvalLoader | EvalStream
@@ -61,28 +67,47 @@ class Components:
         return hub.student_files(self.student, self.setup, self.classes)
 
 
-def build(setup: Setup, run: Run, folder: Path | None = None) -> Components:
-    """The components of a setup; UserError for data, a teacher or a network that cannot be had or do not go together.
+def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components:
+    """The components of a setup; UserError for data, a network or weights that cannot be had or do not go together.
 
-    folder: the tracker's.
+    folder: the run's; one that goes on numbers its classes as it did.
     """
     accelerator = start_accelerator(run, folder)
     check_shares(setup, run, accelerator)
     method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
-    if method.needs_teacher and not (setup.teacher and setup.teacher.weights):
-        raise UserError(no_teacher(setup))
+    check_networks(setup, method)
+    teacher_weights, student_weights = (
+        pretrained.fetch(role, setup, accelerator) if method.needs_teacher or role == "student" else None
+        for role in ("teacher", "student")
+    )
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
-    train_loader, test_loader = make_loaders(setup, run, num_classes, accelerator)
-    classes, teacher, origin = train_loader.images.classes, None, None
-    setup = resolve(setup, run, classes)
-    if setup.teacher:
-        source = agreed(accelerator, lambda: hub.at_commit(setup.teacher.weights))
-        with accelerator.main_process_first():
-            teacher, origin = load_teacher(setup, source, classes)
-        setup = resolve(setup, run, classes, origin.net)
+    loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
+    return assemble(setup, run, accelerator, method, loaders, teacher_weights, student_weights)
+
+
+def assemble(
+    setup: Setup,
+    run: Run,
+    accelerator: Accelerator,
+    method: type,
+    loaders: tuple,
+    teacher_weights: hub.Weights | None,
+    student_weights: hub.Weights | None,
+) -> Components:
+    """The networks for the classes of the data, ready to be trained."""
+    classes, notes = loaders[0].images.classes, []
+    named = is_named(setup.data, run.data_path, *(loader.images for loader in loaders))
+    setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)), named)
+    teacher, test, shift = None, None, None
+    if teacher_weights:
+        teacher = distill.as_teacher(hub.build(teacher_weights))
+        test = pretrained.teacher_test(teacher_weights, setup, classes, accelerator.device, notes)
+        shift = pretrained.shift(teacher_weights, setup)
     set_seed(run.seed)
-    model = method(models.create(setup.student), teacher)
-    model, optimizer, teacher_forward = make_ready(model, teacher, setup, run, accelerator)
+    student = models.create(setup.student)
+    if student_weights:
+        pretrained.start_from(student, student_weights, setup, classes, notes)
+    model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
     return Components(
         setup=setup,
         run=run,
@@ -90,19 +115,22 @@ def build(setup: Setup, run: Run, folder: Path | None = None) -> Components:
         model=model,
         teacher=teacher,
         teacher_forward=teacher_forward,
-        teacher_weights=origin,
+        teacher_weights=teacher_weights and replace(teacher_weights, state={}),
+        teacher_test=test,
+        student_weights=student_weights and replace(student_weights, state={}),
+        notes=notes,
         optimizer=optimizer,
-        train_loader=train_loader,
-        test_loader=test_loader,
+        train_loader=loaders[0],
+        test_loader=loaders[1],
         normalize=Normalize(setup.mean, setup.std, accelerator.device),
         classes=classes,
     )
 
 
-def start_accelerator(run: Run, folder: Path | None = None) -> Accelerator:
+def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:
     """The Accelerator that a run asks for."""
     how = {"comm_hook": run.comm_hook, "deterministic": run.deterministic}
-    return start(run.mixed_precision, **how, tracker=run.tracker, folder=folder)
+    return start(run.mixed_precision, **how, tracker=run.tracker, folder=folder and folder.path)
 
 
 def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
@@ -119,6 +147,18 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise UserError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
 
 
+def check_networks(setup: Setup, method: type) -> None:
+    """UserError for networks that cannot be built, and for weights that are missing or of no use; asks nobody."""
+    if method.needs_teacher and not (setup.teacher and setup.teacher.weights):
+        raise UserError(no_teacher(setup))
+    for role in ("student", "teacher") if method.needs_teacher else ("student",):
+        net = getattr(setup, role)
+        if net.weights:
+            hub.check_source(net.weights)
+        if net.family and (models.is_complete(net) or not net.weights):
+            models.outline(replace(net, kwargs={"num_classes": 1, **net.kwargs}))
+
+
 def no_teacher(setup: Setup) -> str:
     row = teacher_setup(setup)
     wanted = f" ({setup.teacher})" if setup.teacher else ""
@@ -128,12 +168,3 @@ def no_teacher(setup: Setup) -> str:
         f"--setup {setup.name} needs a trained teacher{wanted}; three ways: {train_it}{folder}, give a checkpoint file "
         f"(--teacher FILE.pt), or name one on the Hub (--teacher USER/REPO)"
     )
-
-
-def load_teacher(setup: Setup, source: str, classes: Sequence[str]) -> tuple[nn.Module, hub.Weights]:
-    """The teacher of a source, ready, and where its weights come from, without them."""
-    weights = hub.fetch(source, setup.teacher)
-    found = weights.net.kwargs["num_classes"]
-    if found != len(classes):
-        raise UserError(f"the teacher {weights.source} knows {found} classes and the data have {len(classes)}")
-    return distill.as_teacher(hub.build(weights)), replace(weights, state={})

@@ -1,6 +1,8 @@
 """What a trained network sees: exact accuracy over a test set for any number of processes, and classes of images."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,16 +11,19 @@ from torch import Tensor, nn
 
 from overhaul import hub
 from overhaul.data import sources
+from overhaul.data.classes import read_class_names
 from overhaul.data.decoding import centre, decode
 from overhaul.data.images import Broken
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_settings
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
-from overhaul.recipe import Setup
+from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS
-from overhaul.system.accelerator import start
+from overhaul.system.accelerator import start, warn_all
 from overhaul.system.messages import UserError
+
+IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 @torch.inference_mode()
@@ -28,46 +33,97 @@ def evaluate(
     normalize: Normalize,
     accelerator: Accelerator,
     in_step: Callable[[Iterable], Iterable] = iter,
+    order: Sequence[int] | None = None,
 ) -> dict[str, float | int]:
     """Accuracies in percent and the number of images: {"top1", "top5", "images"}.
 
     net: unwrapped, put into eval mode and left there. loader: this process's share of the test images; one with the
     label -1 was broken and is left out. Each image counts once: the counts are summed over the processes and, with the
     broken ones, must make up the whole set, loader.expected (None where nobody knows). in_step: gives the loader's
-    batches on, and may stop between two of them.
+    batches on, and may stop between two of them. order: for each class of the data, its number in the net's logits,
+    where the net numbers them otherwise. Raises UserError for logits that are no finite numbers.
     """
     net.eval()
-    counts = torch.zeros(4, dtype=torch.int64, device=accelerator.device)
+    counts = torch.zeros(5, dtype=torch.int64, device=accelerator.device)
     for images, labels in in_step(loader):
         with accelerator.autocast():
             logits = net(normalize(images))
+        logits = logits.float() if order is None else logits.float()[:, list(order)]
         labels = labels.to(logits.device, non_blocking=True)
-        best = logits.float().topk(min(5, logits.shape[1])).indices == labels[:, None]
-        whole = labels >= 0
-        counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum()])
-    top1, top5, images, broken = accelerator.reduce(counts, "sum").tolist()
+        best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        whole, odd = labels >= 0, ~logits.isfinite().all(1)
+        counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum(), odd.sum()])
+    top1, top5, images, broken, odd = accelerator.reduce(counts, "sum").tolist()
     expected = loader.expected
     assert expected in (None, images + broken), f"{images + broken} of {expected} test images were counted"
+    if odd:
+        raise UserError(
+            f"the network gives no finite numbers for {odd} of {images + broken} test images: look at its BatchNorms "
+            f"(a negative running_var?), its mean and std, and the precision"
+        )
     if not images:
         raise UserError(f"all {broken} test images are broken")
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}
 
 
+@dataclass(frozen=True)
+class TeacherTest:
+    """How a teacher's accuracy is measured: with its own mean and std; order: see evaluate."""
+
+    source: str
+    normalize: Normalize
+    order: list[int]
+
+    def measure(self, teacher: nn.Module, loader, accelerator: Accelerator, in_step: Callable, say: Callable) -> float:
+        """Top-1 in percent over a loader's images, which is told, with a warning where it is that of chance.
+
+        The teacher is left in train mode.
+        """
+        found = evaluate(teacher, loader, self.normalize, accelerator, in_step, self.order)
+        teacher.train()
+        part = f" of {found['images']:,} test images" if loader.expected is None else ""
+        say(self.line(found["top1"]) + part)
+        if (chance := by_chance(found, loader)) is not None:
+            words = (
+                f"the teacher's test top-1 of {found['top1']:.2f} % is no better than chance ({chance:.2f} %): are its "
+                f"classes the data's, in their order? does it want another mean and std (--teacher.mean and .std) "
+                f"or image size? was it trained?"
+            )
+            warn_all(accelerator, [words])
+        return found["top1"]
+
+    def line(self, top1: float) -> str:
+        return f"teacher {self.source}: test top-1 {top1:.2f} %"
+
+
+def by_chance(result: dict, loader: EvalLoader | EvalStream) -> float | None:
+    """The top-1 accuracy in percent of whoever always names the most frequent class, where the result's is no better.
+
+    No better by less than two standard deviations of the images' number; None where it is.
+    """
+    classes, labels = len(loader.images.classes), getattr(loader.images, "labels", None)
+    share = 1 / classes if labels is None else max(torch.bincount(torch.as_tensor(labels)).tolist()) / len(labels)
+    beyond = result["top1"] / 100 - share
+    return None if beyond > 2 * math.sqrt(share * (1 - share) / result["images"]) else 100 * share
+
+
 @deaths_explained()
 def evaluate_source(
-    source: str, data: str, options: DataOptions, like: Setup | None = None, mixed_precision: str | None = None
+    source: Net | str, data: str, options: DataOptions, like: Setup | None = None, mixed_precision: str | None = None
 ) -> dict[str, float | int]:
-    """Accuracy of a source (see hub.load) on the test split of a data set: {"top1", "top5", "images"}.
+    """Accuracy of a trained network on the test split of a data set: {"top1", "top5", "images"}.
 
-    Image size, mean and std are the source's own where it says them, else those of the setup `like`, else those of the
-    first setup on these data.
+    source: see hub.load; a Net says more of it. Image size, mean and std are the source's own where it says
+    them, else those of the setup `like`, else those of the first setup on these data. Classes that both sides name are
+    told by name.
     """
-    weights = hub.fetch(source)
     row = like or next((row for row in SETUPS.values() if row.data == data), None)
-    show, num_classes = preprocessing_of(weights.config, source, row), weights.net.kwargs["num_classes"]
-    (images,) = sources.load(data, options, show, num_classes, splits=("test",), whole=True)
+    weights = hub.fetch_named(source, row)
+    show, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
+    num_classes = weights.net.kwargs["num_classes"]
+    (images,) = sources.load(data, options, show, num_classes, splits=("test",), whole=True, classes=names)
     if len(images.classes) != num_classes:
-        raise UserError(f"{source} knows {num_classes} classes and the data have {len(images.classes)}")
+        raise UserError(f"{weights.source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = start(mixed_precision)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
     loader = EvalLoader(images, **loader_settings(images, options, accelerator))
@@ -77,25 +133,55 @@ def evaluate_source(
 
 
 @torch.inference_mode()
-def predict(source: str, images: list[str], top: int = 5, like: Setup | None = None) -> list[dict]:
+def predict(
+    source: Net | str, images: list[str], top: int = 5, like: Setup | None = None, names_file: str | None = None
+) -> list[dict]:
     """The most probable classes of image files, one {"image", "classes": [[name, probability], ...]} each.
 
-    source: see hub.load; its own size, mean and std count, else those of the setup `like`. Classes without names go by
-    their numbers. Raises UserError for a source or an image that cannot be read.
+    source: see hub.load; a Net says more of it; its own size, mean and std count, else those of
+    the setup `like`. images: files, and folders whose image files are meant. names_file: a class name a line, for a
+    source that has none; without it they go by their numbers. Raises UserError for a source or an image that cannot be
+    read.
     """
     if top < 1:
         raise UserError(f"--top must be at least 1, not {top}")
-    weights = hub.fetch(source)
-    show = preprocessing_of(weights.config, source, like)
+    files = [file for image in images for file in image_files(image)]
+    weights = hub.fetch_named(source, like)
+    show, names = preprocessing_of(weights.config, weights.source, like), names_of(weights, names_file)
     network, normalize = hub.build(weights), Normalize(show.mean, show.std, "cpu")
-    names = class_names(weights.config) or tuple(map(str, range(weights.net.kwargs["num_classes"])))
     answers = []
-    for image in images:
-        pixels = centre(read_image(image), show.size, show.resize, show.interpolation)
+    for file in files:
+        pixels = centre(read_image(file), show.size, show.resize, show.interpolation)
         best = network(normalize(pixels[None])).softmax(1)[0].topk(min(top, len(names)))
+        if not best.values.isfinite().all():
+            raise UserError(
+                f"{weights.source} gives no finite numbers for {file}: look at its BatchNorms, mean and std"
+            )
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        answers.append({"image": str(image), "classes": [[names[number], share] for number, share in pairs]})
+        answers.append({"image": file, "classes": [[names[number], share] for number, share in pairs]})
     return answers
+
+
+def names_of(weights: hub.Weights, file: str | None) -> tuple[str, ...]:
+    """What the classes are called: as the source says, as a file does, or by their numbers."""
+    own, named, number = class_names(weights.config), read_class_names(file), weights.net.kwargs["num_classes"]
+    if own and named and own != named:
+        raise UserError(f"{weights.source} has class names of its own; leave out --class_names")
+    names = own or named or tuple(map(str, range(number)))
+    if len(names) != number:
+        raise UserError(f"--class_names {file} has {len(names)} names, and {weights.source} knows {number} classes")
+    return names
+
+
+def image_files(path: str | Path) -> list[str]:
+    """A file as it is; of a folder, the image files below it, by name."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [str(path)]
+    found = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_FILES and file.is_file())
+    if not found:
+        raise UserError(f"{path} holds no image files ({', '.join(IMAGE_FILES)})")
+    return found
 
 
 def read_image(image: str | Path) -> Tensor:

@@ -12,6 +12,8 @@ from overhaul.run.state import State
 from overhaul.system.accelerator import all_finite, sync_buffers
 from overhaul.system.messages import UserError
 
+READ_EVERY = 20  # steps between two looks at the sums on the device
+
 
 class Meter:
     """Losses, hits and the first step whose loss was not finite, summed up since the epoch began.

@@ -15,12 +15,15 @@ LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
 
 TeacherForward = Callable[[Tensor], Stages]
+Shift = tuple[list[float], list[float]]
 
 
-def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator) -> tuple:
+def make_ready(
+    model: nn.Module, teacher: nn.Module | None, setup: Setup, run: Run, accelerator, shift: Shift | None = None
+) -> tuple:
     """What training_step takes of a module of distill.METHODS and its teacher: model, optimiser, TeacherForward.
 
-    Both go to the device, in channels_last, and are compiled if the run says so.
+    Both go to the device, in channels_last, and are compiled if the run says so. shift: see make_teacher_forward.
     """
     model.to(memory_format=torch.channels_last)
     if run.sync_bn:
@@ -30,12 +33,18 @@ def make_ready(model: nn.Module, teacher: nn.Module | None, setup: Setup, run: R
     teacher_forward = None
     if teacher is not None:
         teacher.to(accelerator.device, memory_format=torch.channels_last)
-        teacher_forward = make_teacher_forward(teacher, accelerator, run.compile)
+        teacher_forward = make_teacher_forward(teacher, accelerator, run.compile, shift)
     return *accelerator.prepare(model, make_optimizer(model, setup)), teacher_forward
 
 
-def make_teacher_forward(teacher: nn.Module, accelerator, compile: str = "no") -> TeacherForward:
-    """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on."""
+def make_teacher_forward(
+    teacher: nn.Module, accelerator, compile: str = "no", shift: Shift | None = None
+) -> TeacherForward:
+    """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on.
+
+    shift: factor and summand a channel that make the student's normalised images the teacher's, where they differ.
+    """
+    scale = shift and [torch.tensor(each, device=accelerator.device)[:, None, None] for each in shift]
     precision, stages = autocast(accelerator), compiled(teacher.forward_stages, compile)
     for module in teacher.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -45,7 +54,7 @@ def make_teacher_forward(teacher: nn.Module, accelerator, compile: str = "no") -
         if compile == "max":
             torch.compiler.cudagraph_mark_step_begin()  # the features of the step before are no longer needed
         with torch.no_grad(), precision:
-            return stages(images)
+            return stages(torch.addcmul(scale[1], images, scale[0]) if scale else images)
 
     return teacher_forward
 
@@ -67,8 +76,8 @@ def compiled(function: Callable, compile: str) -> Callable:
 
 
 def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
-    """SGD over student and connectors, weight decay on every parameter."""
-    return torch.optim.SGD(
+    """SGD over student and connectors, weight decay on every parameter, with a momentum of zero."""
+    optimizer = torch.optim.SGD(
         model.parameters(),
         lr=setup.lr,
         momentum=setup.momentum,
@@ -76,6 +85,20 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
         nesterov=setup.nesterov,
         fused=True,
     )
+    zero_momentum(optimizer)
+    return optimizer
+
+
+def zero_momentum(optimizer: torch.optim.Optimizer, restart: bool = False) -> None:
+    """Give every parameter a momentum of zero: one that has none, as in an old checkpoint, or all at a restart."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                # fused SGD would make it in its first step and, where GradScaler skips that, leave it uninitialised
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            elif restart:
+                state["momentum_buffer"].zero_()
 
 
 def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step: int = 0) -> float:
@@ -87,8 +110,8 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:
         group["lr"] = lr
-    if setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1):
-        optimizer.state.clear()
+    restart = setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1)
+    zero_momentum(optimizer, restart)
     return lr
 
 

@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from overhaul.data import sources
+from overhaul.data.known import folder_name, is_named, local_folder
+from overhaul.hub import Weights
 from overhaul.models import parameters
 from overhaul.recipe import Net
 from overhaul.run.folder import best_line
@@ -41,18 +43,12 @@ def make_record(of: Components, state: State) -> dict:
     recipe = {key: value for key, value in asdict(setup).items() if key not in ELSEWHERE}
     how = {key: getattr(of.run, key) for key in HOW}
     how |= {"mixed_precision": of.accelerator.mixed_precision, "hardware": describe_devices(of.accelerator)}
-    teacher = origin and {
-        **describe(setup.teacher),
-        "source": origin.source if origin.revision or origin.source == "torchvision" else Path(origin.source).name,
-        "revision": origin.revision,
-        "sha256": origin.sha256,
-        "test_top1": state.teacher_top1,
-    }
+    teacher = origin and {**describe(setup.teacher), **describe_weights(origin), "test_top1": state.teacher_top1}
     return {
         "setup": setup.name,
         "method": setup.method,
         "teacher": teacher,
-        "student": describe(setup.student),
+        "student": {**describe(setup.student), **started_from(of.student_weights)},
         "data": describe_data(of),
         "recipe": recipe,
         "changes_of_length": state.lengths,
@@ -66,15 +62,31 @@ def describe(net: Net) -> dict:
     return {"family": net.family, "kwargs": net.kwargs, "parameters": parameters(net)}
 
 
+def describe_weights(weights: Weights) -> dict:
+    """Where they come from."""
+    named = weights.revision or weights.source == "torchvision"
+    source = weights.source if named else Path(weights.source).name
+    return {"source": source, "revision": weights.revision, "sha256": weights.sha256}
+
+
+def started_from(weights: Weights | None) -> dict:
+    return {"started_from": describe_weights(weights)} if weights else {}
+
+
 def describe_data(of: Components) -> dict:
+    """A set is named where the images come from it; of a folder of one's own its last name, and how many they are."""
     data, images, tests = of.setup.data, of.train_loader.images, of.test_loader
-    local = bool(of.run.data_path) or Path(data).is_dir()
-    known = sources.HUB_IDS.get(data)
+    folder = local_folder(data, of.run.data_path)
+    own = not is_named(data, of.run.data_path, images, tests.images)
     return {
-        "name": Path(data).name if local and not known else data,
-        "hub_id": known or (None if local or data == "digits" else data),
-        "local_copy": local,
-        "revision": images.revision,
+        "name": folder_name(folder) if own else data,
+        "hub_id": None if own or data == "digits" else sources.HUB_IDS.get(data, data),
+        "local_copy": folder is not None,
+        "revision": None if folder else images.revision,
+        "classes": len(images.classes),
+        "class_names": list(images.classes),
+        "images": len(images),
         "training_images": images.fingerprint,
         "test_images": tests.expected,
+        "test_split": getattr(tests.images, "split", None),
     }

@@ -5,7 +5,6 @@ from datetime import timedelta
 from itertools import islice
 
 from accelerate.utils import gather_object
-from torch import nn
 
 from overhaul.data.workers import deaths_explained
 from overhaul.hub.publish import Publisher
@@ -18,12 +17,10 @@ from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
 from overhaul.training.build import Components, build
 from overhaul.training.evaluation import evaluate
-from overhaul.training.metrics import Meter, check_means, check_weights
+from overhaul.training.metrics import READ_EVERY, Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
 from overhaul.training.progress import Pace, header, result_lines, resumed, shown, start_progress
 from overhaul.training.record import Result, make_record
-
-READ_EVERY = 20  # steps between two looks at the sums on the device
 
 
 @deaths_explained()
@@ -37,11 +34,11 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     system.keep_memory()
     if run.dry_run:
         folder = RunFolder.of(setup, run)
-        return Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show).dry_run()
+        return Trainer(**vars(build(setup, run)), folder=folder, show=show).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
     with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
-        trainer = Trainer(**vars(build(setup, run, folder.path)), folder=folder, show=show, stop=stop)
+        trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, stop=stop)
         trainer.resume_or_start()
         trainer.train()
     return trainer.finish()
@@ -78,11 +75,10 @@ class Trainer(Components):
     def log_start(self) -> None:
         """Say what is about to run; measure the teacher, which every epoch stands on; write the run's record."""
         self.open_progress()
-        if self.teacher is not None:
-            if self.state.teacher_top1 is None:
-                self.state.teacher_top1 = self.evaluate(self.teacher)["top1"]
-                self.teacher.train()
-            self.progress.say(f"teacher {self.setup.teacher.weights}: test top-1 {self.state.teacher_top1:.2f} %")
+        if self.teacher_test and self.state.teacher_top1 is None:
+            self.state.teacher_top1 = self.measure_teacher(self.test_loader)
+        elif self.teacher_test:
+            self.progress.say(self.teacher_test.line(self.state.teacher_top1))
         system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
         if self.state.epoch or self.state.step:
             self.progress.say(resumed(self.state, self.accelerator.num_processes))
@@ -93,6 +89,11 @@ class Trainer(Components):
         self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
         self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
+        system.warn_all(self.accelerator, self.notes)
+
+    def measure_teacher(self, loader) -> float:
+        how = self.accelerator, shown(self.progress, self.stop), self.progress.say
+        return self.teacher_test.measure(self.teacher, loader, *how)
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
@@ -101,7 +102,8 @@ class Trainer(Components):
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
                 check_weights(self.model, self.state, self.setup, self.folder.path)
-                self.finish_epoch(trained, self.evaluate(self.student))
+                how = self.normalize, self.accelerator, shown(self.progress, self.stop)
+                self.finish_epoch(trained, evaluate(self.student, self.test_loader, *how))
             self.stop.check()
         except StopRequested:
             self.progress.close()
@@ -163,10 +165,6 @@ class Trainer(Components):
         self.publisher.after_epoch(state.epoch, self.setup.epochs, self.student_files)
         self.progress.epoch(state.metrics[-1], self.setup)
 
-    def evaluate(self, net: nn.Module) -> dict:
-        """Accuracy of the teacher or the bare student over the test set; leaves it in eval mode."""
-        return evaluate(net, self.test_loader, self.normalize, self.accelerator, shown(self.progress, self.stop))
-
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
         means = self.meter.read(len(self.train_loader.broken))
@@ -183,8 +181,10 @@ class Trainer(Components):
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:
-        """The plan and the first few steps, which leave nothing behind."""
+        """The plan, the teacher on some of the test images, and the first few steps, which leave nothing behind."""
         self.open_progress()
+        if self.teacher_test:
+            self.measure_teacher(self.test_loader.part())
         self.train_epoch(steps=max(self.pace.sync_steps))
         self.accelerator.end_training()
         self.progress.say("dry run: stopped here, nothing was written")

@@ -133,7 +133,7 @@ def test_without_an_environment_one_is_made_and_the_extra_installed(checkout):
 
 @pytest.fixture
 def slurm(checkout):
-    """slurm(*arguments, node=SCRIPT, **environment): launch/slurm.sh as SLURM starts it, from a copy in a spool folder.
+    """slurm(*arguments, node=SCRIPT, chdir=FOLDER, **environment): launch/slurm.sh as SLURM starts a copy.
 
     Of a job with 2 nodes (host1 and host2) of 8 GPUs. srun runs its command for every node at once, after SCRIPT, where
     $1 is the batch script's process and $2 a node's; it ends with the highest status. What scontrol was asked to do
@@ -143,7 +143,7 @@ def slurm(checkout):
     tool(checkout / "bin", "scontrol", hosts)
     shutil.copy(checkout / "launch" / "slurm.sh", checkout.parent / "slurm_script")
 
-    def slurm(*arguments, node=":", **environment) -> subprocess.CompletedProcess:
+    def slurm(*arguments, node=":", chdir=checkout, **environment) -> subprocess.CompletedProcess:
         tool(checkout / "bin", "signal", node)
         script = (
             'echo "$@" > srun; while [ "$1" != bash ]; do shift; done\n'
@@ -153,9 +153,10 @@ def slurm(checkout):
         )
         tool(checkout / "bin", "srun", script)
         job = {"SLURM_JOB_ID": "123456", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "64"}
-        where = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "host[1-2]", "VIRTUAL_ENV": ""}
+        where = {"SLURM_SUBMIT_DIR": "/", "SLURM_JOB_NODELIST": "host[1-2]", "VIRTUAL_ENV": ""}
         path = f"{checkout / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
-        return bash(checkout.parent / "slurm_script", *arguments, cwd="/", PATH=path, **{**job, **where, **environment})
+        environment = {**job, **where, **environment}
+        return bash(checkout.parent / "slurm_script", *arguments, cwd=chdir, PATH=path, **environment)
 
     return slurm
 
@@ -194,16 +195,73 @@ def test_a_slurm_job_of_one_node_counts_its_gpus_by_either_variable(checkout, sl
     assert not (checkout / "node1").exists()
 
 
+def test_a_slurm_job_without_gpus_computes_on_the_cpus_of_its_tasks(checkout, slurm):
+    fake_accelerate(checkout, 'echo "CPU: $ACCELERATE_USE_CPU"')
+    gpus = {"SLURM_GPUS_ON_NODE": "", "SLURM_GPUS_PER_NODE": "0", "SLURM_CPUS_PER_TASK": "1"}
+    result = slurm(**gpus, ACCELERATE_USE_CPU="")
+    assert result.returncode == 0, result.stderr
+    said = "job 123456, start 1: no GPUs, 1 process of 1 threads on each of host1 host2\n"
+    assert result.stdout == said + "CPU: true\n" * 2
+    assert "--num_processes\n2\n" in (checkout / "node0").read_text()
+    assert "--num_cpu_threads_per_process\n1\noverhaul/train.py\n" in (checkout / "node0").read_text()
+
+
+@pytest.mark.parametrize(
+    ("named", "added"),
+    [
+        (["--setup", "x"], ["--seed", "7"]),
+        (["--output_dir", "a", "--output_dir=b b"], ["--seed", "7", "--output_dir", "b b/seed7"]),
+        (["--seed", "3", "--output_dir", "a"], []),
+        (["--seed=3"], []),
+    ],
+)
+def test_a_task_of_a_slurm_array_has_its_seed_unless_one_is_named(checkout, slurm, named, added):
+    fake_accelerate(checkout)
+    result = slurm(*named, SLURM_ARRAY_JOB_ID="123450", SLURM_ARRAY_TASK_ID="7")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"job 123450_7, start 1{', seed 7' if added else ''}: 8 processes")
+    assert (checkout / "node0").read_text().endswith("\n".join(["overhaul/train.py", *named, *added, ""]))
+
+
+LATER = 'while [ $# -gt 0 ]; do case $1 in --jobs=*) echo "%s"; echo "$1" > squeue;; esac; shift; done'
+
+
+@pytest.mark.parametrize(
+    ("limit", "requeued"),
+    [
+        ("4:00 N/A", "--time 15 "),
+        ("1-01:00:00 N/A", "--time 1511 "),
+        ("UNLIMITED N/A", None),
+        ("4:00 2026-01-01T00:00:00", None),
+        ("", None),
+    ],
+)
+def test_a_slurm_job_that_saved_nothing_before_its_limit_is_not_requeued(checkout, slurm, limit, requeued):
+    fake_accelerate(checkout, TOLD)
+    tool(checkout / "bin", "squeue", LATER % limit)
+    array = {"SLURM_ARRAY_JOB_ID": "123450", "SLURM_ARRAY_TASK_ID": "7"}
+    result = slurm(node=TELL % ("USR1", 2), **array)
+    assert (checkout / "squeue").read_text() == "--jobs=123450_7\n"
+    if requeued:
+        assert result.returncode == 84 and asked(checkout) == ""
+        assert requeued in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
+    else:
+        assert result.returncode == 85 and asked(checkout) == "requeue 123450_7\n"
+
+
+def test_a_slurm_job_that_saved_something_is_requeued_though_its_processes_had_to_be_killed(checkout, slurm):
+    fake_accelerate(checkout, f'touch "${{OVERHAUL_STATUS_FILE%/*}}/saved"; {TOLD}')
+    tool(checkout / "bin", "squeue", LATER % "4:00 N/A")
+    assert slurm(node=TELL % ("USR1", 2)).returncode == 85
+    assert asked(checkout) == "requeue 123456\n"
+
+
 def test_a_slurm_job_that_cannot_start_says_why_in_one_line(checkout, slurm, tmp_path):
-    without = slurm(SLURM_SUBMIT_DIR=str(tmp_path))
+    without = slurm(chdir=tmp_path)
     assert without.returncode == 2 and without.stderr == (
         f"launch/several_nodes.yaml is not in {tmp_path}: submit in the repository's folder, or with "
         "sbatch --chdir FOLDER\n"
     )
-    for gpus in ("", "0"):
-        result = slurm(SLURM_GPUS_ON_NODE=gpus)
-        assert result.returncode == 2
-        assert result.stderr == "the job has no GPUs: sbatch --gpus-per-node N launch/slurm.sh ...\n"
     by_hand = bash("launch/slurm.sh", "--setup", "imagenet_a")
     assert by_hand.returncode == 2
     assert by_hand.stderr == "launch/slurm.sh runs under SLURM: sbatch launch/slurm.sh --setup imagenet_a\n"

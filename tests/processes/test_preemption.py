@@ -59,14 +59,14 @@ def test_a_run_told_to_stop_in_every_way_ends_the_same(whole, ranks, digits_teac
         a_step_later(run)
         processes = run.ranks()
         os.kill(run.process.pid if whom == "launcher" else processes[whom], getattr(signal, number))
-        assert run.process.wait(60) != 0
+        assert (run.process.wait(60) == 0) == (whom != "launcher")
         wait_until_gone(processes)
         saved = re.search(r"told to stop.*, and saved after (.*); the same command goes on from (\S+)\n", run.said)
         assert saved and saved[2] == checkpoints.found(run.folder)[-1].name, run.said
         assert run.said.count("told to stop") == 1
         assert (tmp_path / "status").read_text() == "85\n"
         if whom != "launcher":
-            assert run.said.count("exitcode  : 85") == 2, run.said
+            assert "Traceback" not in run.said, run.said
         (tmp_path / "status").unlink()
     if "kills" in ways:
         stress(run, kills=1, in_checkpoints=1, processes=2, longest=0.5, draw=random.Random(1))

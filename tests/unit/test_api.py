@@ -108,7 +108,7 @@ def test_signals_are_left_alone_in_a_program_of_another(tmp_path, monkeypatch):
         (lambda: package.setups("cifar_z"), "did you mean cifar_"),
         (lambda: package.train("digits", lr=-1), "--lr must be 0 or more"),
         (lambda: package.train("digits", resume="yes"), "auto, never"),
-        (lambda: package.train("digits_teacher", teacher="x"), "has no teacher network"),
+        (lambda: package.train("digits_teacher", teacher="x"), "trains the student alone"),
         (lambda: package.train("digits"), "needs a trained teacher"),
         (lambda: package.evaluate("nowhere.pt", data="digits"), "no such file or folder"),
         (lambda: package.evaluate("x", data="digits", workers=-1), "--workers must be 0 or more"),

@@ -28,6 +28,8 @@ def test_the_papers_networks_on_the_papers_data_keep_the_published_errors():
     [
         resolve(replace(ROW, data="cifar10"), Run(), HUNDRED),
         resolve(ROW, Run(), HUNDRED[:10]),
+        resolve(ROW, Run(), HUNDRED, named=False),
+        resolve(resolve(ROW, Run(), HUNDRED, named=False), Run(), HUNDRED, ROW.teacher),
         resolve(ROW, Run(), HUNDRED, wide_resnet(40, 4)),
         resolve(replace(ROW, student=wide_resnet(16, 4)), Run(), HUNDRED),
         resolve(replace(ROW, name="mine"), Run(), HUNDRED),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from support.hub_server import LocalHub
 from support.places import REPOSITORY
 
-from overhaul import hub, models, timm_models
+from overhaul import distill, hub, models, timm_models
 from overhaul.data.decoding import centre
 from overhaul.data.loaders import Normalize
 from overhaul.setups import SETUPS, Net
@@ -208,3 +208,54 @@ def test_transformers_and_the_hub(student, tmp_path):
         assert [entry["label"] for entry in top] == [CLASSES[i] for i in shares.argsort(descending=True)]
         scores = torch.tensor([entry["score"] for entry in top])
         torch.testing.assert_close(scores, shares.sort(descending=True).values, rtol=0, atol=5e-3)
+
+
+class Own(models.Backbone):
+    """A family of a user's own: its classifier is no `fc`, its norm no BatchNorm."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, width, 3, 2, padding=1)
+        self.norm = torch.nn.GroupNorm(1, width)
+        self.head = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(width, num_classes))
+
+    def forward_stages(self, images):
+        feature = self.norm(self.stem(images))
+        return models.Stages(self.head(feature.relu().mean((2, 3))), [feature])
+
+    @property
+    def norms(self):
+        return [self.norm]
+
+
+@pytest.fixture(scope="module")
+def own_family():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "overhaul.models.own", SimpleNamespace(Network=Own))
+        patch.setattr(models, "FAMILIES", (*models.FAMILIES, "own"))
+        timm_models.register("own")
+        yield Net(family="own", kwargs={"width": 6, "num_classes": 7})
+    timm.models._registry._model_entrypoints.pop("overhaul_own")
+
+
+def test_a_network_of_ones_own_is_loaded_by_timm_whatever_its_classifier_is_called(tmp_path, own_family):
+    network = models.create(own_family).eval()
+    hub.save(tmp_path, network, replace(LIKE, student=own_family), CLASSES)
+    assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["classifier"] == "head.1"
+    images = torch.randn(2, 3, 40, 40)
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert torch.equal(theirs(images), network(images))
+    fewer = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3).eval()
+    assert fewer(images).shape == (2, 3) and torch.equal(fewer.stem.weight, network.stem.weight)
+    assert torch.equal(theirs.forward_head(theirs.forward_features(images)).argmax(1), network(images).argmax(1))
+
+
+def test_a_student_without_batch_norms_learns_and_a_teacher_without_them_is_refused(own_family):
+    own, other = models.create(own_family), models.create(own_family)
+    with pytest.raises(ValueError, match="a margin needs a BatchNorm2d with scale and shift, not GroupNorm"):
+        distill.METHODS["overhaul"](own, other)
+    other.norm = torch.nn.BatchNorm2d(6)
+    model = distill.METHODS["overhaul"](own, distill.as_teacher(other))
+    images = torch.randn(2, 3, 8, 8)
+    logits, loss = model(images, other.forward_stages(images))
+    assert logits.shape == (2, 7) and loss > 0

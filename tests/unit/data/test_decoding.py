@@ -17,6 +17,7 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 from torchvision.transforms.v2 import functional as theirs
 
 from overhaul.data.decoding import (
+    Unscaled,
     centre,
     decode,
     decode_with_pil,
@@ -306,6 +307,14 @@ BROKEN = {
     "half a WebP": encode(photo(40, 60), "WEBP", lossless=True)[:2000],
     "an HTML page": b"<html><body>404 Not Found</body></html>" * 20,
 }
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_values_without_a_scale_are_refused_with_what_to_do(kind):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(256, dtype=kind).reshape(16, 16)).save(file, "TIFF")
+    with pytest.raises(Unscaled, match=r"mode (I|F)\), .*: store the images with 8 or 16 bits a channel"):
+        decode(file.getvalue())
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -16,7 +16,8 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from support.numbered import NAMES, png, table, write_parquet, write_tar
+from support import numbered
+from support.numbered import N, png, table, write_parquet, write_tar
 from support.runs import digests, refused
 
 from overhaul.cli.main import main
@@ -28,6 +29,8 @@ from overhaul.options import DataOptions, Run
 from overhaul.setups import SETUPS
 
 FORMS = ("imagefolder", "tar shards", "parquet", "save_to_disk")
+NAMES = numbered.NAMES[:N]
+CLASSES = datasets.ClassLabel(names=NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,9 @@ def origins(tmp_path_factory) -> dict[str, Path]:
             file.parent.mkdir(parents=True)
             file.write_bytes(png(number))
     write_tar(origin["tar shards"])
-    write_parquet(origin["parquet"], [range(60), range(60, 96)])
-    datasets.DatasetDict({"train": table(range(30)), "test": table(range(10))}).save_to_disk(origin["save_to_disk"])
+    write_parquet(origin["parquet"], [range(60), range(60, N)], label=CLASSES)
+    saved = {"train": table(range(N), label=CLASSES), "test": table(range(10), label=CLASSES)}
+    datasets.DatasetDict(saved).save_to_disk(origin["save_to_disk"])
     return origin
 
 
@@ -60,7 +64,7 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(prepare, "ROWS_OF_GROUP", 3)
 
 
-def contents(path: Path, num_classes=192, **flags) -> list[dict[int, tuple[bytes, str]]]:
+def contents(path: Path, num_classes=N, **flags) -> list[dict[int, tuple[bytes, str]]]:
     """The encoded images and file names of both splits by label."""
     found = []
     for images in sources.load(str(path), DataOptions(**flags), None, num_classes, whole=True):
@@ -75,7 +79,7 @@ def contents(path: Path, num_classes=192, **flags) -> list[dict[int, tuple[bytes
 
 
 def classes(path: Path) -> tuple[str, ...]:
-    return sources.load(str(path), DataOptions(), None, 192, whole=True)[0].classes
+    return sources.load(str(path), DataOptions(), None, N, whole=True)[0].classes
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -84,7 +88,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_prepared_set_is_the_set(origins, form, small_shards, overhaul, tmp_path):
-    result = overhaul("prepare", "--data", origins[form], "--out", tmp_path / "out", "--num_classes", 192)
+    result = overhaul("prepare", "--data", origins[form], "--out", tmp_path / "out", "--num_classes", N)
     assert result.status == 0, result.err
     before, after = contents(origins[form]), contents(tmp_path / "out")
     sizes = [len(split) for split in before]
@@ -110,7 +114,7 @@ def test_the_card_says_how_many_images_there_are_and_datasets_says_nothing(origi
     try:
         sizes = datasets.load_dataset_builder(str(out)).info.splits
         loaded = datasets.load_dataset(str(out))
-        train, test = open_streams(replace(SETUPS["imagenet_b"], data=str(out)), Run(), 192, rank=0, world=1)
+        train, test = open_streams(replace(SETUPS["imagenet_b"], data=str(out)), Run(), N, rank=0, world=1)
         shown = [label for _, label in train.decode(0)], [label for _, label in test.decode(0)]
     finally:
         logging.getLogger("datasets").removeHandler(listener)
@@ -259,7 +263,7 @@ def test_another_set_or_other_settings_are_refused(origins, tmp_path, overhaul):
     assert overhaul(*command, origins["parquet"]).status == 0
     before = digests(out)
     turned = {number: {"bytes": png(95 - number), "path": f"{number}.png"} for number in range(96)}
-    same_labels = write_parquet(tmp_path / "turned", [range(60), range(60, 96)], changed=turned)
+    same_labels = write_parquet(tmp_path / "turned", [range(60), range(60, 96)], changed=turned, label=CLASSES)
     others = ([origins["imagefolder"]], [same_labels], [origins["parquet"], "--short_side", 64])
     for other in others:
         refused(overhaul(*command, *other), f"{out} was prepared from other data or with other settings", "--out")
@@ -339,7 +343,7 @@ def test_quality_is_of_the_smaller_images(tmp_path):
 
 @pytest.mark.parametrize(("broken", "flags"), [(MISSING, []), (BROKEN, ["--short_side", 64]), ({7: None}, [])])
 def test_a_broken_image_is_named_and_may_be_left_out(small_shards, tmp_path, overhaul, broken, flags):
-    path = write_parquet(tmp_path / "set", [range(24)], changed=broken)
+    path = write_parquet(tmp_path / "set", [range(24)], changed=broken, label=datasets.ClassLabel(names=NAMES[:24]))
     command = ["prepare", "--data", path, "--out", tmp_path / "out", *flags]
     name = " split (7.png)" if broken[7] else " split"
     refused(overhaul(*command), "overhaul: row 7 of the t", f"{name} is no image that can be read (", "--skip_broken N")

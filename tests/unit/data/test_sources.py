@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,8 @@ from overhaul.data import sources
 from overhaul.data.decoding import decode
 from overhaul.data.images import EncodedImages
 from overhaul.data.loaders import TrainLoader
-from overhaul.options import DataOptions
+from overhaul.data.streaming import open_streams
+from overhaul.options import DataOptions, Run
 from overhaul.recipe import Preprocessing
 from overhaul.setups import SETUPS
 
@@ -182,7 +184,7 @@ def test_labels_outside_the_classes_are_refused(tmp_path, bad):
 
 def test_a_missing_split_is_named(tmp_path):
     path = write_parquet(tmp_path / "set", train=some_split(7))
-    with pytest.raises(ValueError, match=r"no test split \(test or validation or val or valid\); they have train"):
+    with pytest.raises(ValueError, match=r"no test split \(test or validation or val or .*\); they have train"):
         load(path)
 
 
@@ -206,6 +208,119 @@ def test_a_broken_image_is_named_by_its_row(tmp_path):
     path = write_parquet(tmp_path / "set", train=broken, test=some_split(5))
     with pytest.raises(ValueError, match="row 4 of the train split is no image that can be read"):
         load(path)
+
+
+def arrays(folder: Path, change) -> str:
+    """24 and 8 arrays of 16 x 16 numbers from 0 to 255, as the function changes them."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    splits = {}
+    for seed, (split, n) in enumerate((("train", 24), ("test", 8))):
+        rows = list(change(np.random.default_rng(seed).integers(0, 256, (n, 16, 16))))
+        splits[split] = datasets.Dataset.from_dict({"image": rows, "label": [i % 2 for i in range(n)]}, features)
+    return write_parquet(folder, **splits)
+
+
+@pytest.mark.filterwarnings("ignore:Downcasting array")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda x: x,
+            r"^row 0 of the train split: it holds integers of 32 bits .*: store the images with 8 or 16 bits",
+        ),
+        (lambda x: (x / 255).astype("float32"), "holds floating-point numbers"),
+        (lambda x: x.astype("float64"), "holds floating-point numbers"),
+        (lambda x: x.astype("uint16"), "shows nothing to learn: 16 of its images, a sample, are of one colour"),
+        (lambda x: (x / 255).astype("uint8"), "with values from 0 to 1 where 0 is black"),
+        (lambda x: np.full_like(x, 255).astype("uint8"), "with values from 255 to 255"),
+        (lambda x: np.repeat(x[:1], len(x), 0).astype("uint8"), "are one and the same image"),
+    ],
+)
+def test_images_that_would_be_black_or_all_alike_are_refused_in_one_line(tmp_path, change, words):
+    path = arrays(tmp_path / "set", change)
+    stream = replace(SETUPS["digits_teacher"], data=path, crop_area=(0.5, 1.0), image_size=16)
+    for open_it in (lambda: load(path, num_classes=2), lambda: open_streams(stream, Run(), 2, 0, 1)):
+        with pytest.raises(
+            ValueError, match=words.replace("row 0 of", ".* of").replace("split", "(split|stream)")
+        ) as error:
+            open_it()
+        assert "\n" not in str(error.value) and "skip_broken" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", [lambda x: x.astype("uint8"), lambda x: (x * 257).astype("uint16")])
+def test_arrays_of_8_and_16_bits_are_the_same_images(tmp_path, change):
+    train, _ = sources.load(arrays(tmp_path / "set", change), DataOptions(), replace(SHOW, size=16, resize=16), 2)
+    assert np.array_equal(train.pixels[..., 0], np.random.default_rng(0).integers(0, 256, (24, 16, 16)))
+
+
+@pytest.mark.parametrize("hidden", [{"labels": [-1] * 5}, {"labels": [None] * 5}, None])
+def test_a_test_split_without_labels_gives_way_to_one_with_them(tmp_path, capsys, hidden):
+    nameless = some_split(5).remove_columns("fine_label") if hidden is None else some_split(5, **hidden)
+    path = write_parquet(tmp_path / "set", train=some_split(7), validation=some_split(5), test=nameless)
+    check(load(path))
+    assert capsys.readouterr().err.endswith("; the validation split is taken for tests\n")
+    stream = replace(SETUPS["digits_teacher"], data=path, crop_area=(0.5, 1.0), image_size=16)
+    assert [stream.split for stream in open_streams(stream, Run(), 3, 0, 1)] == ["train", "validation"]
+    assert "the test split has no labels: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", [(), ("validation", "val")])
+def test_tests_of_which_none_has_labels_are_refused(tmp_path, others):
+    hidden = some_split(5, labels=[-1] * 5)
+    path = write_parquet(tmp_path / "set", train=some_split(7), **dict.fromkeys(("test", *others), hidden))
+    with pytest.raises(
+        ValueError, match=r"^the test split has no labels: its column fine_label holds -1 alone; "
+    ) as error:
+        load(path)
+    assert str(error.value).count("holds -1 alone") == 1 + len(others)
+
+
+def write_configurations(folder: Path, *names: str) -> str:
+    configs = ""
+    for number, name in enumerate(names):
+        write_parquet(folder / name, train=some_split(7 + number), test=some_split(5))
+        files = "".join(f"  - split: {split}\n    path: {name}/{split}-*\n" for split in ("train", "test"))
+        configs += f"- config_name: {name}\n  data_files:\n{files}"
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n# A set\n")
+    return str(folder)
+
+
+def test_a_configuration_is_named_where_there_are_several(tmp_path):
+    several = write_configurations(tmp_path / "several", "small", "large")
+    with pytest.raises(ValueError, match=r"has several configurations: name one of small, large with --data_config$"):
+        load(several)
+    with pytest.raises(ValueError, match=r"--data_config: 'lage' is not known \(did you mean large\?\)"):
+        load(several, data_config="lage")
+    for name, n in (("small", 7), ("large", 8)):
+        check(load(several, data_config=name), train=n)
+    for other in (
+        write_configurations(tmp_path / "one", "default"),
+        write_parquet(tmp_path / "set", train=some_split(7)),
+    ):
+        with pytest.raises(ValueError, match=r"--data_config small: the data set .* has no configurations"):
+            load(other, data_config="small")
+    with pytest.raises(ValueError, match="--data_config small: the data set digits has no configurations"):
+        sources.load("digits", DataOptions(data_config="small"), SHOW, 10)
+
+
+def test_a_library_s_error_is_told_by_its_cause_and_its_file(tmp_path, capfd):
+    path = write_parquet(tmp_path / "set", train=some_split(7))
+    (tmp_path / "set" / "test-00000-of-00001.parquet").write_bytes(b"PAR1 and nonsense")
+    with pytest.raises(
+        ValueError, match=r"cannot be read \(.*/test-00000-of-00001\.parquet: .*not a parquet file"
+    ) as error:
+        load(path)
+    assert "\n" not in str(error.value) and capfd.readouterr().err.count("Failed to read") == 0
+
+
+def test_tar_files_without_labels_say_what_a_label_is(tmp_path):
+    for split in ("train", "test"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as archive:
+            archive.addfile(tarfile.TarInfo("cat/0.png"), io.BytesIO())
+    with pytest.raises(
+        ValueError, match=r"the tar files hold no labels that can be told: NAME\.cls beside each NAME\.jpg"
+    ):
+        load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -344,17 +459,16 @@ def test_every_form_gives_the_same_bytes_and_labels(forms, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_opening_a_set_decodes_nothing(forms, form, monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(room, "decode", fail)
-    monkeypatch.setattr(Image, "open", fail)
+def test_opening_a_set_decodes_a_sample_of_it(forms, form, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(room, "SAMPLE", 2)
+    monkeypatch.setattr(room, "decode", lambda encoded: decoded.append(bytes(encoded)) or decode(encoded))
     train, _ = load_encoded(forms[form])
     TrainLoader(train, replace(SETUPS["imagenet_b"], batch_size=6), seed=0)
     assert len(list(train.read(np.arange(6)))) == 6
-    with pytest.raises(AssertionError, match="decoded"):
-        next(train.decode(np.arange(1)))
+    assert len(decoded) == 4, "two of each split"
+    next(train.decode(np.arange(1)))
+    assert len(decoded) == 5
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -473,12 +587,19 @@ def test_sets_on_the_hub_open_gated_and_missing(tmp_path):
     write_parquet_of_jpegs(root / "datasets" / "me" / "photos")
     write_shards(root / "datasets" / "me" / "imagenet-1k-wds")
     write_imagenet(root / "datasets" / "ILSVRC" / "imagenet-1k")
+    write_release(root / "datasets" / "me" / "vehicles")
+    (root / "datasets" / "me" / "vehicles" / "val" / WNIDS[0]).rename(
+        root / "datasets" / "me" / "vehicles" / "val" / "train"
+    )
     with LocalHub(root, gated={"ILSVRC/imagenet-1k": "a token"}) as hub:
-        *found, anonymous, refused, missing, aggregated = ask(
+        *found, anonymous, refused, missing, aggregated, vehicles = ask(
             hub.endpoint, tmp_path / "cache", ("me/photos", ""), ("me/imagenet-1k-wds", ""), ("imagenet", "a token"),
-            ("imagenet", ""), ("imagenet", "another"), ("me/missing", ""), ("me/aggregated", ""),
+            ("imagenet", ""), ("imagenet", "another"), ("me/missing", ""), ("me/aggregated", ""), ("me/vehicles", ""),
         )  # fmt: skip
     assert found == [EXPECTED] * 3
+    assert re.match(
+        r"hf://datasets/me/vehicles\S+ is in the train and the validation split, and may be there", vehicles
+    )
     for line in (anonymous, refused):
         assert line.startswith("the data set ILSVRC/imagenet-1k cannot be read from the Hub: it is gated; ")
         assert "https://huggingface.co/datasets/ILSVRC/imagenet-1k" in line and "`hf auth login`" in line

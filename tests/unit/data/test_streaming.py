@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from support.numbered import CLASSES, N_TEST, NAMES, SIZES, N, png, table, write_folder, write_parquet, write_tar
 
+from overhaul.data import streaming
 from overhaul.data.streaming import EvalStream, Stream, TrainStream, open_streams
 from overhaul.options import Run
 from overhaul.setups import SETUPS
@@ -114,7 +115,7 @@ def test_each_image_is_shown_once_over_all_processes(sets, form, world, workers)
         assert all(len(batch) == SETUP.batch_size // world for batch in batches)
         trained.append(batches)
         tested.append(labels_of(test))
-        assert test.expected == (None if form in ("tar shards", "imagefolder") else n_test)
+        assert test.expected == (None if form == "tar shards" else n_test)
     assert sorted(flat(trained)) == list(range(n))
     assert sorted(flat(tested)) == list(range(n_test))
 
@@ -162,7 +163,8 @@ def test_epochs_and_seeds_are_shuffled_anew_and_can_be_repeated(sets):
     assert order(1) == orders[1]
 
 
-def test_crops_differ_between_epochs_and_are_mirrored(tmp_path):
+def test_crops_differ_between_epochs_and_are_mirrored(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "check_variation", lambda *_: None)  # of one picture again and again
     draw = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(draw.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(file, "PNG")
@@ -179,14 +181,14 @@ def test_crops_differ_between_epochs_and_are_mirrored(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_images_are_counted_where_the_data_say_how_many(sets, form):
-    if form in ("tar shards", "imagefolder"):
+    if form == "tar shards":
         with pytest.raises(ValueError, match=r"do not say how many training images they have: add --stream_images N$"):
             open_loaders(sets[form])
     else:
         train, test = open_loaders(sets[form])
-        n, n_test = (192, 64) if form == "save_to_disk" else (N, N_TEST)
+        n, n_test = SIZES.get(form, N), 64 if form == "save_to_disk" else N_TEST
         assert len(train.images) == n and len(train) == n // SETUP.batch_size and test.expected == n_test
-        assert f"{n} images of 192 classes" in train.images.fingerprint
+        assert f"{n} images of {n if form == 'imagefolder' else CLASSES} classes" in train.images.fingerprint
 
 
 def test_the_named_number_of_images_counts_more_than_the_data_and_for_training_alone(sets):
@@ -215,10 +217,13 @@ def test_labels_are_told_by_name_where_the_splits_order_them_otherwise(tmp_path)
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_label_outside_the_classes_is_named_with_its_image(tmp_path, workers):
-    path = write_parquet(tmp_path / "set", [range(12)], label=datasets.Value("int64"))
-    for loader, split in zip(open_loaders(path, workers=workers, num_classes=9), ("train", "test"), strict=True):
-        pattern = rf"\d+\.png of the {split} stream has the label (9|10|11), which is none of the 9 classes"
-        assert re.fullmatch(pattern, what_is_said(loader))
+    path = write_parquet(tmp_path / "set", [range(24)], label=datasets.Value("int64"))
+    table(range(24), label=datasets.Value("int64")).to_parquet(tmp_path / "set" / "test-00000-of-00001.parquet")
+    pattern = r"\d+\.png of the {} stream has the label ({}), which is none of the \d+ classes"
+    for loader, split in zip(open_loaders(path, workers=workers, num_classes=20), ("train", "test"), strict=True):
+        assert re.fullmatch(pattern.format(split, "20|21|22|23"), what_is_said(loader))
+    with pytest.raises(ValueError, match=pattern.format("train", "9")):
+        open_loaders(path, workers=workers, num_classes=9)
 
 
 def what_is_said(loader) -> str:

@@ -90,7 +90,7 @@ def broken(tmp_path: Path, name: str) -> Path:
         ("sparse.pt", "holds no weights"),
         ("nothing.safetensors", "holds no weights"),
         ("text.safetensors", "is not a safetensors file"),
-        ("other.pt", "fit none of our families"),
+        ("other.pt", "has no weights that fit one of our families"),
     ],
 )
 def test_files_that_are_no_checkpoints(tmp_path, name, words):

@@ -109,6 +109,46 @@ def test_the_card_shows_the_published_errors(student, row, of_paper):
     assert "after its length was changed: they are not comparable" in longer
 
 
+NEW = ("classes", "images", "test_split")  # entries of a record's data
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "told"),
+    [
+        ({"name": "imagenet", "hub_id": "ILSVRC/imagenet-1k", "test_split": "validation"}, "on ImageNet", "validation"),
+        ({"name": "me/birds", "hub_id": "me/birds", "test_split": "valid"}, "on me/birds", "valid"),
+        (
+            {"name": "imagenet", "hub_id": None, "local_copy": True, "test_images": None},
+            "on imagenet (3 classes, ",
+            "dev",
+        ),
+    ],
+)
+def test_the_data_of_a_card_are_those_that_were_used(student, data, words, told):
+    """The Hub's sets, and a folder that merely has a set's name; a record of an earlier release too."""
+    record, metrics = RunFolder(student).read()
+    config = student_config.read_config(student / "final" / "config.json")
+    new = {"classes": 3, "images": 120, "test_split": told, **data}
+    record["data"] |= {"local_copy": False, "revision": "abc123" if data["hub_id"] else None, **new}
+    read = ModelCard(card.render(record, metrics, config, "me/student", "final", 2))
+    found, hub_id = read.data.eval_results[0], data["hub_id"]
+    assert words in read.text and (found.dataset_split, read.data.datasets) == (told, hub_id and [hub_id])
+    assert (found.dataset_type, "ImageNet" in read.text) == (hub_id or "imagefolder", hub_id == "ILSVRC/imagenet-1k")
+    assert ("120 training and an unknown number of test images" in read.text) == (hub_id is None)
+    for name in NEW:
+        del record["data"][name]
+    old = ModelCard(card.render(record, metrics, config, "me/student", "final", 2))
+    assert words.split(" (")[0] in old.text and old.data.datasets == (hub_id and [hub_id])
+
+
+def test_a_teacher_of_other_classes_has_no_line_in_the_card(student):
+    record, metrics = RunFolder(student).read()
+    config = student_config.read_config(student / "final" / "config.json")
+    record["teacher"]["test_top1"] = None
+    text = card.render(record, metrics, config, "me/student", "final", 2)
+    assert "| measured |" not in text and "distilled from wide_resnet depth 10 width 2" in text
+
+
 def test_private_repositories_and_runs_that_cannot_be_pushed(student, hub, client, tmp_path):
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from overhaul.system.messages import UserError, duration, launched, text_table
+from overhaul.system.messages import UserError, duration, innermost, launched, some, text_table
 
 
 def test_what_a_launcher_has_not_written_is_refused(monkeypatch):
@@ -30,3 +30,33 @@ def test_a_rank_that_is_no_number_is_one_line(overhaul, monkeypatch):
     monkeypatch.setenv("RANK", "x")
     result = overhaul("evaluate", "x", "--data", "digits")
     assert result.status == 2 and len(result.err.splitlines()) == 1
+
+
+def caused(error: Exception, cause: Exception | None, hide: bool = False) -> Exception:
+    """As it is caught, raised while that cause was handled."""
+    try:
+        try:
+            raise cause
+        except type(cause):
+            raise error from (None if hide else cause)
+    except type(error) as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (caused(RuntimeError("the work failed"), OSError("no space left on it")), "no space left on it"),
+        (caused(RuntimeError("the work failed"), KeyError("0")), "the work failed (KeyError: '0')"),
+        (caused(RuntimeError("the work failed"), OSError("no space left"), hide=True), "the work failed"),
+        (OSError("two\nlines of text"), "two lines of text"),
+        (KeyError("0"), "KeyError: '0'"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_a_library_s_error_is_told_by_what_it_goes_back_to(error, words):
+    assert innermost(error) == words
+
+
+def test_a_few_names_stand_for_many():
+    assert some(["a", "b"]) == "a, b" and some(list("abcdefg")) == "a, b, c, d, e and 2 more"
