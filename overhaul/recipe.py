@@ -19,7 +19,7 @@ class Net:
     """A network and its trained weights.
 
     Args:
-        family: a file of overhaul/models; told by the weights where it is not named
+        family: a name that `overhaul models` lists; told by the weights where it is not named
         kwargs: the family's arguments
         weights: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
         key: which entry of a checkpoint file holds the weights, or their prefix in it, where several fit
@@ -123,7 +123,7 @@ class Setup:
         name: the row's name in SETUPS
         method: overhaul (distillation) or original (the student alone)
         data: cifar10, cifar100, digits or imagenet
-        student: the network that learns
+        student: the network that learns; --student SOURCE gives the weights that it begins with, in place of fresh ones
         teacher: the network it learns from; --teacher SOURCE gives its weights (a run's folder, a file, a Hub id)
         num_classes: for data that do not say; otherwise the data decide
         epochs: length of the run; the learning rate's drops scale with it
