@@ -29,9 +29,24 @@ def files(folder: str, named: str) -> dict[str, str]:
 @cache
 def arguments(family: str) -> dict[str, str]:
     """What a family's networks take: names and types, as they are written; nothing where the file does not show it."""
-    opening = next((each for each in network(family).body if getattr(each, "name", "") == "__init__"), None)
-    taken = [*opening.args.args[1:], *opening.args.kwonlyargs] if opening else []
-    return {each.arg: ast.unparse(each.annotation) if each.annotation else "" for each in taken}
+    taken = opening(family)
+    each_of = [*taken.args[1:], *taken.kwonlyargs]
+    return {each.arg: ast.unparse(each.annotation) if each.annotation else "" for each in each_of}
+
+
+@cache
+def required(family: str) -> tuple[str, ...]:
+    """Those of the arguments that have no default."""
+    taken = opening(family)
+    optional = [each.arg for each in taken.args[len(taken.args) - len(taken.defaults) :]]
+    optional += [each.arg for each, value in zip(taken.kwonlyargs, taken.kw_defaults, strict=True) if value]
+    return tuple(name for name in arguments(family) if name not in optional)
+
+
+def opening(family: str) -> ast.arguments:
+    """What the __init__ of a family's networks takes; nothing where it is not in the file."""
+    empty = ast.parse("def __init__(self): ...").body
+    return next(each for each in [*network(family).body, *empty] if getattr(each, "name", "") == "__init__").args
 
 
 def about(family: str) -> str:

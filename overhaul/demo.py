@@ -15,7 +15,10 @@ def demo(output_dir: str, epochs: int | None, show: bool, quiet: bool) -> list[d
         ("student, overhaul", "digits", "overhaul"),
     ):
         row = SETUPS[setup]
-        how = {"epochs": epochs or row.epochs, "output_dir": default_folder(setup, method, 0, under=output_dir)}
+        how = {
+            "epochs": row.epochs if epochs is None else epochs,
+            "output_dir": default_folder(setup, method, 0, under=output_dir),
+        }
         how |= {"teacher": teacher} if method == "overhaul" else {}
         result = train(*settings(setup, {"method": method, "quiet": quiet, **how}), show)
         teacher = teacher or str(result.folder)

@@ -19,7 +19,7 @@ class Net:
     """A network and its trained weights.
 
     Args:
-        family: a file of overhaul/models; told by the weights where it is not named
+        family: a name that `overhaul models` lists; told by the weights where it is not named
         kwargs: the family's arguments
         weights: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
         key: which entry of a checkpoint file holds the weights, or their prefix in it, where several fit
@@ -58,11 +58,18 @@ class Net:
 
 
 def check_names(flag: str, net: Net) -> None:
-    """UserError for a family that there is not, or arguments that it does not take; what can be said without torch."""
+    """UserError for a family that there is not, and for arguments that it does not take or lacks, without torch.
+
+    Where there are weights they may say the arguments.
+    """
     taken = catalogue.arguments(choose(f"{flag}.family", net.family, catalogue.families()))
     if unknown := [name for name in net.kwargs if taken and name not in taken]:
         known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"
         raise UserError(f"{flag}.kwargs: {net.family} takes {known}, not {unknown[0]}{nearest(unknown[0], taken)}")
+    missing = [name for name in catalogue.required(net.family) if name not in (*net.kwargs, "num_classes")]
+    if missing and net.weights is None:
+        names = " and ".join(f"{flag}.kwargs.{name}" for name in missing)
+        raise UserError(f"{flag}.family {net.family} needs {names}; `overhaul models` says which values there are")
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class Setup:
         name: the row's name in SETUPS
         method: overhaul (distillation) or original (the student alone)
         data: cifar10, cifar100, digits or imagenet
-        student: the network that learns
+        student: the network that learns; --student SOURCE gives the weights that it begins with, in place of fresh ones
         teacher: the network it learns from; --teacher SOURCE gives its weights (a run's folder, a file, a Hub id)
         num_classes: for data that do not say; otherwise the data decide
         epochs: length of the run; the learning rate's drops scale with it

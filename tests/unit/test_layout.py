@@ -1,6 +1,7 @@
 """The house style that a machine can check: who imports whom, names, sizes, errors, and the linter."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,10 @@ def test_what_the_user_can_mend_is_a_user_error():
         if isinstance(node, ast.Raise) and "ValueError" in ast.unparse(node)
     }
     assert not raised
+
+
+def test_no_message_sends_anybody_to_a_package_index_for_a_package_of_our_name():
+    assert not [path for path in FILES if re.search(r"pip install\W+overhaul", path.read_text())]
 
 
 def test_rooms_and_functions_stay_small():

@@ -89,10 +89,11 @@ def test_a_file_that_is_added_is_a_family_or_a_method(tmp_path, monkeypatch):
     (tmp_path / "distill" / "kd.py").write_text("class KD: ...\n\n\nMethod = KD\n")
     (tmp_path / "distill" / "method.py").write_text("class Base: ...\n")
     monkeypatch.setattr(catalogue, "PACKAGE", tmp_path)
-    for cached in (catalogue.files, catalogue.arguments):
+    for cached in (catalogue.files, catalogue.arguments, catalogue.required):
         monkeypatch.setattr(catalogue, cached.__name__, cached.__wrapped__)
     assert (catalogue.families(), catalogue.methods()) == (("mine",), ("kd",))
     assert (catalogue.arguments("mine"), catalogue.about("mine")) == ({"size": "int", "deep": "bool"}, "Mine. Small.")
+    assert catalogue.required("mine") == ("size",)
     assert listing.models()[0]["example"] is None and "mine" in tables.families(listing.models(), {})
     assert replace(ROW, method="kd", student=Net(family="mine", kwargs={"size": 3}), teacher=None).method == "kd"
 
@@ -106,6 +107,7 @@ def test_a_file_that_is_added_is_a_family_or_a_method(tmp_path, monkeypatch):
         ({"teacher": Net(family="vit")}, "--teacher.family: 'vit' is not known.*wide_resnet"),
         ({"teacher": Net(family="resnet", kwargs={"dept": 3})}, "--teacher.kwargs: resnet takes depth, not dept"),
         ({"student": Net(family="mobilenet", kwargs={"width": 3})}, "mobilenet takes no arguments, not width"),
+        ({"student": Net(family="resnet")}, "--student.family resnet needs --student.kwargs.depth; `overhaul models`"),
     ],
 )
 def test_unknown_names_are_told_when_a_setup_is_made(changes, words):

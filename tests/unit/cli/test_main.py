@@ -85,6 +85,7 @@ from overhaul.system.messages import UserError
         (["evaluate"], ["source"]),
         (["evaluate", "x", "--data", "digits", "--jsn"], ["unknown flag --jsn", "--json?"]),
         (["setups", "--all"], ["unknown flag --all"]),
+        (["demo", "--epochs", "0"], ["--epochs must be at least 1"]),
         (["prepare", "--data", "imagenet"], ["--out"]),
         (["prepare", "--data", "digits", "--out", "x"], ["the digits", "need no preparation"]),
         (
