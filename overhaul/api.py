@@ -50,7 +50,13 @@ def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
 
 @takes(Net, DataOptions, hidden=("weights",))
 def evaluate(
-    source: str, *, data: str, mixed_precision: Precision | None = None, setup: str | None = None, **options
+    source: str,
+    *,
+    data: str,
+    mixed_precision: Precision | None = None,
+    setup: str | None = None,
+    show: bool = False,
+    **options,
 ) -> dict:
     """Top-1 and top-5 accuracy in percent on the test split: {"top1", "top5", "images"}.
 
@@ -59,13 +65,14 @@ def evaluate(
         data: cifar10, cifar100, imagenet, digits, a Hub id or a folder
         mixed_precision: no, bf16 or fp16 (a GPU)
         setup: whose image size, mean and std to use where the source does not say them
+        show: tell on stderr how far it is, as the command does
     """
     words = {field.name: options.pop(field.name) for field in fields(Net) if field.name in options}
     net, like = Net(weights=str(source), **words), get(setup) if setup else None
     options = DataOptions(**options)
     from overhaul.training.evaluation import evaluate_source
 
-    return evaluate_source(net, str(data), options, like, mixed_precision)
+    return evaluate_source(net, str(data), options, like, mixed_precision, show)
 
 
 @takes(Net, hidden=("weights",))

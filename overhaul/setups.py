@@ -6,7 +6,7 @@ from pathlib import Path
 
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
-from overhaul.system.messages import UserError, choose, nearest
+from overhaul.system.messages import UserError, check_source, choose, nearest
 
 HIDDEN = ("name", "published")  # of a Setup's fields: what names a row and what the paper says of it
 
@@ -32,6 +32,9 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
             recipe[role] = replace(getattr(setup, role) or Net(), weights=str(recipe[role]))
     changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
     refuse_idle(setup, changed, run)
+    for net in filter(None, (changed.student, changed.teacher)):
+        if net.weights:
+            check_source(net.weights)
     return changed, run
 
 

@@ -1,7 +1,6 @@
 """Weights in, from a run, a checkpoint file, torchvision or the Hub; students out, as folders."""
 
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +20,9 @@ from overhaul.models.backbone import Backbone
 from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
 from overhaul.system.files import folder_beside, sha256, write_folder
-from overhaul.system.messages import UserError, check_repo, warn
+from overhaul.system.messages import UserError, check_repo, check_source, is_hub_id, warn
 
-SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -96,27 +93,12 @@ def fetch_named(net: Net | str, row: Setup | None = None) -> Weights:
     return replace(weights, config=normalised(weights.config, weights.net, weights.source, net, row))
 
 
-def check_source(source: str) -> None:
-    """UserError for what is no file or folder that is there, and cannot be on the Hub; asks nobody."""
-    path = Path(source).expanduser()
-    if not (source == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
-        raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
-
-
 def at_commit(source: str) -> str:
     """The source, at the one commit that its revision resolves to if it is on the Hub."""
     if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
         return source
     repo, _, revision = source.partition("@")
     return f"{repo}@{client.download(repo, 'config.json', revision or None).parent.name}"
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether it may be one, and not a misspelt path."""
-    path = Path(source).expanduser()
-    in_a_folder = path.parent.is_dir() and path.parent != Path(".")
-    local = path.is_absolute() or source.startswith((".", "~")) or path.suffix in SUFFIXES or in_a_folder
-    return not local and bool(HUB_ID.fullmatch(source))
 
 
 def from_folder(folder: Path) -> Weights:

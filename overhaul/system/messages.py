@@ -6,8 +6,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 REPO = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+WEIGHTS = (".pt", ".pth", ".tar", ".safetensors")  # what files of weights end in
 TOKEN = re.compile(r"\bhf_\w{8,}")  # a secret of the Hub
 
 
@@ -60,6 +63,21 @@ def check_repo(what: str, repo: str) -> None:
     """UserError for what cannot be the name of a repository on the Hub."""
     if not REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
         raise UserError(f"{what} {repo}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and .")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether it may be USER/REPO[@REVISION], and not a misspelt path."""
+    path = Path(source).expanduser()
+    in_a_folder = path.parent.is_dir() and path.parent != Path(".")
+    local = path.is_absolute() or source.startswith((".", "~")) or path.suffix in WEIGHTS or in_a_folder
+    return not local and bool(HUB_ID.fullmatch(source))
+
+
+def check_source(source: str) -> None:
+    """UserError for trained weights in no file or folder that is there, which cannot be on the Hub; asks nobody."""
+    path = Path(source).expanduser()
+    if not (source == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
+        raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 
 def first_line(error: Exception) -> str:

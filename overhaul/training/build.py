@@ -148,13 +148,11 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
 
 
 def check_networks(setup: Setup, method: type) -> None:
-    """UserError for networks that cannot be built, and for weights that are missing or of no use; asks nobody."""
+    """UserError for networks that cannot be built, and for a teacher without weights; asks nobody."""
     if method.needs_teacher and not (setup.teacher and setup.teacher.weights):
         raise UserError(no_teacher(setup))
     for role in ("student", "teacher") if method.needs_teacher else ("student",):
         net = getattr(setup, role)
-        if net.weights:
-            hub.check_source(net.weights)
         if net.family and (models.is_complete(net) or not net.weights):
             models.outline(replace(net, kwargs={"num_classes": 1, **net.kwargs}))
 

@@ -1,7 +1,7 @@
 """What a trained network sees: exact accuracy over a test set for any number of processes, and classes of images."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
 from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS
-from overhaul.system.accelerator import start, warn_all
-from overhaul.system.messages import UserError
+from overhaul.system.accelerator import of_main, start, warn_all
+from overhaul.system.messages import UserError, warn
+from overhaul.system.signs import Signs
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
@@ -109,27 +110,42 @@ def by_chance(result: dict, loader: EvalLoader | EvalStream) -> float | None:
 
 @deaths_explained()
 def evaluate_source(
-    source: Net | str, data: str, options: DataOptions, like: Setup | None = None, mixed_precision: str | None = None
+    source: Net | str,
+    data: str,
+    options: DataOptions,
+    like: Setup | None = None,
+    mixed_precision: str | None = None,
+    show: bool = False,
 ) -> dict[str, float | int]:
     """Accuracy of a trained network on the test split of a data set: {"top1", "top5", "images"}.
 
     source: see hub.load; a Net says more of it. Image size, mean and std are the source's own where it says
     them, else those of the setup `like`, else those of the first setup on these data. Classes that both sides name are
-    told by name.
+    told by name. show: tell on stderr how far it is.
     """
     row = like or next((row for row in SETUPS.values() if row.data == data), None)
     weights = hub.fetch_named(source, row)
-    show, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
+    shown, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
     num_classes = weights.net.kwargs["num_classes"]
-    (images,) = sources.load(data, options, show, num_classes, splits=("test",), whole=True, classes=names)
+    (images,) = sources.load(data, options, shown, num_classes, splits=("test",), whole=True, classes=names)
     if len(images.classes) != num_classes:
         raise UserError(f"{weights.source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = start(mixed_precision)
     network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
     loader = EvalLoader(images, **loader_settings(images, options, accelerator))
-    result = evaluate(network, loader, Normalize(show.mean, show.std, accelerator.device), accelerator)
+    signs = of_main(accelerator, lambda: Signs("test", len(loader.rows), "batch", warn, quiet=not show))
+    normalize = Normalize(shown.mean, shown.std, accelerator.device)
+    result = evaluate(network, loader, normalize, accelerator, lambda batches: counted(batches, signs))
     accelerator.end_training()
     return result
+
+
+def counted(batches: Iterable, signs: Signs) -> Iterator:
+    """The batches, each of which is counted."""
+    for batch in batches:
+        yield batch
+        signs.count()
+    signs.close()
 
 
 @torch.inference_mode()

@@ -205,3 +205,24 @@ def test_evaluate_predict_and_export_take_the_words_of_a_teacher(few_digits, tea
     overhaul("export", tmp_path / "two.pt", "--format", "safetensors", "--out", tmp_path / "one.safetensors", *named)
     assert torch.equal(load_file(tmp_path / "one.safetensors")["fc.weight"], state["fc.weight"])
     refused(overhaul("predict", teacher, "x.png", "--family", "resnet"), "not resnet; leave out its family")
+
+
+def test_predict_takes_folders_and_names_of_classes(few_digits, teacher, tmp_path, overhaul):
+    pictures = datasets.Dataset.from_parquet(f"{few_digits}/test-00000-of-00001.parquet", cache_dir=str(tmp_path))
+    for name, picture in zip(("b.png", "deep/a.PNG", "c.jpg"), pictures["image"], strict=False):
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "folder" / name)
+    (tmp_path / "folder" / "notes.txt").write_text("no image")
+    torch.save(load_file(teacher / "model.safetensors"), tmp_path / "bare.pt")
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    named = ["--setup", "digits", "--class_names", tmp_path / "names.txt", "--json"]
+    bare = overhaul("predict", tmp_path / "bare.pt", tmp_path / "folder", *named)
+    answers = [json.loads(line) for line in bare.out.splitlines()]
+    assert [Path(each["image"]).name for each in answers] == ["b.png", "c.jpg", "a.PNG"]
+    assert answers == [
+        json.loads(line) for line in overhaul("predict", teacher, tmp_path / "folder", "--json").out.splitlines()
+    ]
+    (tmp_path / "names.txt").write_text("one\ntwo")
+    refused(overhaul("predict", tmp_path / "bare.pt", tmp_path / "folder", *named), "has 2 names", "knows 10 classes")
+    (tmp_path / "empty").mkdir()
+    refused(overhaul("predict", teacher, tmp_path / "empty"), "holds no image files")
