@@ -52,7 +52,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
         idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
     for name, reason in idle.items():
         asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
-        if getattr(asked, name) not in (None, getattr(usual, name)):
+        if getattr(asked, name) and getattr(asked, name) != getattr(usual, name):
             raise UserError(f"--{name} would change nothing: {reason}; leave it out")
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cache
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import distributed
 
 from overhaul.system.messages import UserError, choose, first_line, launched, printable
@@ -66,6 +67,7 @@ def refusals_explained() -> Iterator[None]:
     except UserError:
         raise
     except (ImportError, NotImplementedError, ValueError) as error:
+        AcceleratorState._reset_state(reset_partial_state=True)  # which is half made, and would spoil the next start
         raise UserError(f"Accelerate cannot start with this environment: {printable(first_line(error))}") from None
 
 

@@ -160,7 +160,7 @@ def test_imagenet_b_in_one_process_and_on_two_ranks(imagenet, ranks, tmp_path, o
     alone = overhaul(*small, tmp_path / "alone")
     assert alone.status == 0, alone.err
     assert "20 training and 7 test images" in alone.out and "1 epochs x 2 = 2, each of 8 images (1 x 8)" in alone.out
-    assert "published top-1 / top-5 error: 28.75 % / 9.66 % distilled" in alone.out
+    assert "published" not in alone.out, "they are not ImageNet's images"
     together, _ = ranks("support.runs:command", *small, str(tmp_path / "together"))
     assert together.status == 0, together.err
     assert "each of 8 images (2 x 4)" in together.out

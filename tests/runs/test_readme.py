@@ -164,8 +164,9 @@ def test_every_file_that_the_readme_names_exists():
             assert any((REPOSITORY / folder / name).exists() for folder in ("", "overhaul")), name
 
 
-def test_another_teacher_of_our_families_is_told_by_flags(run, place):
+def test_another_teacher_of_our_families_is_taken_or_told_by_flags(run, place):
     torch.save(models.create("wide_resnet", depth=16, width=4, num_classes=100).state_dict(), place / "wrn16.pt")
     command = "overhaul train --setup cifar_c --teacher wrn16.pt"
-    assert "looks like wide_resnet depth=16" in run(command).err
+    assert "is wide_resnet depth=16 width=4 num_classes=100, not the setup's" in run(f"{command} --dry_run").err
+    assert "looks like wide_resnet depth=16" in run(f"{command} --teacher.kwargs.depth 40").err
     assert run(f"{command} --teacher.kwargs.depth 16").status == 0

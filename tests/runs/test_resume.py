@@ -22,6 +22,7 @@ from overhaul.run.state import State
 from overhaul.setups import Net, Setup
 from overhaul.system import accelerator as engine
 from overhaul.system.preemption import Preempted, installed, stop_at_once
+from overhaul.training import trainer as loop
 from overhaul.training.trainer import Trainer, train
 
 STEPS = 22  # an epoch of the digits
@@ -69,28 +70,26 @@ def test_every_kind_of_run_ends_the_same(digits_teacher, few_digits, monkeypatch
 
 
 def test_told_to_stop_during_evaluation(digits_teacher, finished, monkeypatch, tmp_path):
-    setup, run, evaluate = quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), Trainer.evaluate
+    setup, run, evaluate = quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), loop.evaluate
 
-    def told(self, net):
-        if net is self.student:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return evaluate(self, net)
+    def told(*arguments):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return evaluate(*arguments)
 
     with (
         monkeypatch.context() as patch,
         installed(stop_at_once),
         pytest.raises(Preempted, match="by SIGUSR1, and saved after step 22 of epoch 1"),
     ):
-        patch.setattr(Trainer, "evaluate", told)
+        patch.setattr(loop, "evaluate", told)
         train(setup, run)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
     assert outcome(train(setup, run)) == outcome(finished)
 
 
 def test_the_last_two_checkpoints_and_the_best_are_kept(digits_teacher, monkeypatch, tmp_path):
-    accuracies = iter([30.0, 50.0, 40.0])  # of the teacher first
-    evaluate = Trainer.evaluate
-    monkeypatch.setattr(Trainer, "evaluate", lambda *a: {**evaluate(*a), "top1": next(accuracies, 20.0)})
+    accuracies, evaluate = iter([50.0, 40.0]), loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *a: {**evaluate(*a), "top1": next(accuracies, 20.0)})
     train(quick(digits_teacher, epochs=4), Run(output_dir=str(tmp_path / "run"), checkpoint_steps=10))
     names = ["epoch-0001", "epoch-0003-step-000014", "epoch-0004"]
     assert [path.name for path in checkpoints.found(tmp_path / "run")] == names

@@ -1,6 +1,7 @@
 """Students in timm and in transformers: ResNets with nothing of ours imported, the others after one import."""
 
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from support.hub_server import LocalHub
 from support.places import REPOSITORY
 
-from overhaul import distill, hub, models, timm_models
+from overhaul import catalogue, distill, hub, models, timm_models
 from overhaul.data.decoding import centre
 from overhaul.data.loaders import Normalize
 from overhaul.setups import SETUPS, Net
@@ -233,6 +234,9 @@ def own_family():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "overhaul.models.own", SimpleNamespace(Network=Own))
         patch.setattr(models, "FAMILIES", (*models.FAMILIES, "own"))
+        files = catalogue.files
+        source = {"own": f"{inspect.getsource(Own)}\n\nNetwork = Own\n"}
+        patch.setattr(catalogue, "files", lambda *what: files(*what) | (source if what[0] == "models" else {}))
         timm_models.register("own")
         yield Net(family="own", kwargs={"width": 6, "num_classes": 7})
     timm.models._registry._model_entrypoints.pop("overhaul_own")

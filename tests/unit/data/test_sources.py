@@ -614,7 +614,7 @@ def test_training_on_a_gated_set_ends_with_one_line(tmp_path):
     root = tmp_path / "hub"
     write_imagenet(root / "datasets" / "ILSVRC" / "imagenet-1k")
     (root / "datasets" / "ILSVRC" / "imagenet-1k" / "README.md").write_text("---\nlicense: other\n---\n# ImageNet\n")
-    words = ("--setup", "imagenet_b", "--teacher", tmp_path / "teacher.pt", "--output_dir", tmp_path / "run")
+    words = ("--setup", "imagenet_b", "--method", "original", "--output_dir", tmp_path / "run")
     with LocalHub(root, gated={"ILSVRC/imagenet-1k": "a token"}, open_file="README.md") as hub:
         result = in_a_process(hub.endpoint, tmp_path / "cache", "-m", "overhaul", "train", *map(str, words))
     assert result.returncode == 2
