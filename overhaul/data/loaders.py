@@ -133,7 +133,7 @@ class EvalLoader:
         """Test images of all processes; of a part nobody knows."""
         return None if self.is_part else len(self.images)
 
-    def part(self, n: int = 500) -> "EvalLoader":
+    def part(self, n: int = 250) -> "EvalLoader":
         """A loader of about n images of all processes, spread over the set."""
         part, every = copy(self), max(1, len(self.images) // n)
         part.rows, part.is_part = [rows for each in self.rows if len(rows := each[::every])], True

@@ -183,7 +183,7 @@ class EvalStream:
     def expected(self) -> int | None:
         return None if self.most else self.images.n
 
-    def part(self, n: int = 500) -> "EvalStream":
+    def part(self, n: int = 250) -> "EvalStream":
         """A stream of the first n images of each process, or a few more."""
         part = copy(self)
         part.most = -(-n // self.batch_size)
