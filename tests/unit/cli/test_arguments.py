@@ -124,8 +124,8 @@ def test_another_family_keeps_no_arguments_of_the_rows_but_those_that_are_named(
 def test_a_teacher_of_another_family_has_not_the_rows_weights_either():
     teacher = recipe("--setup", "imagenet_a", "--teacher.family", "mobilenet").teacher
     assert (teacher.family, teacher.kwargs, teacher.weights) == ("mobilenet", {"num_classes": 1000}, None)
-    teacher = recipe("--setup", "imagenet_a", "--teacher.family", "mobilenet", "--teacher", "t.pt").teacher
-    assert (teacher.family, teacher.weights) == ("mobilenet", "t.pt")
+    teacher = recipe("--setup", "imagenet_a", "--teacher.family", "mobilenet", "--teacher", "me/teacher").teacher
+    assert (teacher.family, teacher.weights) == ("mobilenet", "me/teacher")
     assert recipe("--setup", "imagenet_a", "--teacher.family", "resnet").teacher == get("imagenet_a").teacher
 
 

@@ -212,9 +212,9 @@ def test_compile_needs_no_value(argv, compile):
 
 
 def test_a_yaml_file_and_flags_over_it(tmp_path):
-    (tmp_path / "run.yaml").write_text("setup: cifar_d\nlr: 0.02\nepochs: 7\nteacher:\n  weights: t.pt\n")
+    (tmp_path / "run.yaml").write_text("setup: cifar_d\nlr: 0.02\nepochs: 7\nteacher:\n  weights: me/teacher\n")
     setup, _ = asked_for(["--config", str(tmp_path / "run.yaml"), "--epochs", "9"])
-    assert (setup.name, setup.lr, setup.epochs, setup.teacher.weights) == ("cifar_d", 0.02, 9, "t.pt")
+    assert (setup.name, setup.lr, setup.epochs, setup.teacher.weights) == ("cifar_d", 0.02, 9, "me/teacher")
     assert setup.teacher.kwargs == get("cifar_d").teacher.kwargs
 
 

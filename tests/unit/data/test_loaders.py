@@ -344,9 +344,9 @@ def test_a_broken_image_is_replaced_by_its_neighbour_and_counted(capsys, encoded
         others = all_labels != 5
         assert torch.equal(pixels[others], all_pixels[others]) and torch.equal(labels[others], all_labels[others])
         assert len(loader.broken) == 1 and "row 5 of the train split (5.JPEG)" in next(iter(loader.broken))
-        line = capsys.readouterr().err
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("overhaul: "))
         assert line.startswith("overhaul: row 5 of the train split (5.JPEG) is no image")
-        assert line.endswith("; skipped (1 of at most 1)\n") and line.count("\n") == 1
+        assert line.endswith("; skipped (1 of at most 1)")
 
 
 def test_more_broken_images_than_allowed_stop_the_run(capsys):
