@@ -122,7 +122,7 @@ class Setup:
     Args:
         name: the row's name in SETUPS
         method: overhaul (distillation) or original (the student alone)
-        data: cifar10, cifar100, digits or imagenet
+        data: cifar10, cifar100, digits, imagenet, a Hub id or a folder
         student: the network that learns; --student SOURCE gives the weights that it begins with, in place of fresh ones
         teacher: the network it learns from; --teacher SOURCE gives its weights (a run's folder, a file, a Hub id)
         num_classes: for data that do not say; otherwise the data decide

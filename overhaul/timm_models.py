@@ -35,7 +35,7 @@ class Classifier:
         models.check(Net(family=self.family, kwargs=kwargs))
         super().__init__(**kwargs)
         self.num_classes, self.in_chans = kwargs["num_classes"], 3
-        self.classifier_name = models.classifier(self)
+        self.classifier_name = models.classifier(Net(family=self.family, kwargs=kwargs))
         self.num_features = self.head_hidden_size = self.get_classifier().in_features
         if num_classes == 0:
             self.reset_classifier(0)

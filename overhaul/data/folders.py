@@ -24,6 +24,8 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, list[str]]]:
 
     Raises UserError for a folder without any split, and where a file is twice among the images.
     """
+    if beside := next((name for name in METADATA if (folder / name).is_file()), None):
+        raise UserError(f"{folder} has its {beside} beside the splits; put one into each, train/{beside} and so on")
     images, files, nothing = {}, {}, {}
     for split, paths in find_parts(folder).items():
         found = Found(paths[0].name + "/" * paths[0].is_dir())

@@ -155,12 +155,28 @@ def image_column(table, column: str):
     """The table, or stream, with the images of a column as encoded bytes or paths."""
     import datasets
 
-    if not isinstance(table.features[column], datasets.Image):
+    feature = table.features[column]
+    if not isinstance(feature, datasets.Image):
+        if not isinstance(feature, datasets.Value) and (kind := numbers_in(feature)):
+            raise UserError(
+                f"the column {column} holds arrays of {kind}, not images: store them as images of 8 or 16 bits a "
+                f"channel (a column datasets.Image() of uint8 arrays), or name another column with --image_column"
+            )
         try:
             table = table.cast_column(column, datasets.Image())
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"the column {column} holds no images; name the right one with --image_column") from None
     return table.cast_column(column, datasets.Image(decode=False))
+
+
+def numbers_in(feature) -> str | None:
+    """The type of the numbers of which a column's values are made up, which casting would wrap around; None: others."""
+    while feature is not None and not isinstance(feature, (str, dict)):
+        kind = getattr(feature, "dtype", "")
+        if re.fullmatch(r"u?int\d+|float\d+|bool", str(kind)):
+            return str(kind)
+        feature = getattr(feature, "feature", None)
+    return None
 
 
 def decode_all(images: EncodedImages, skip_broken: int) -> Images:

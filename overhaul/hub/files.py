@@ -73,7 +73,9 @@ def kind(value: object) -> str:
         return f"a tensor {list(value.shape)}"
     if isinstance(value, Mapping):
         weights = [name for name, each in value.items() if is_weight(name, each)]
-        return f"{len(weights)} tensors: {printable(weights[0])[:60]}, ..." if weights else f"{len(value)} entries"
+        heads = list(dict.fromkeys(printable(name.split(".")[0])[:60] for name in weights))
+        more = ", ..." if len(heads) > NAMED else ""
+        return f"{len(weights)} tensors: {', '.join(heads[:NAMED])}{more}" if weights else f"{len(value)} entries"
     return f"a list of {len(value)}" if isinstance(value, (list, tuple)) else type(value).__name__
 
 

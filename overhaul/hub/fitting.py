@@ -13,7 +13,7 @@ from overhaul.hub.files import described, states
 from overhaul.recipe import Net
 from overhaul.system.messages import UserError
 
-CLASSIFIERS = ("fc", "linear", "classifier", "head")  # what others call the last layer
+CLASSIFIERS = ("fc", "linear", "classifier", "head", "head.fc", "classifier.1")  # what others call the last layer
 TRANSFORMERS = re.compile(r"(^|\.)(embedder|encoder)\.(embedder|stages|layers?|blocks)\.")
 PREFIXES = 6  # names within names that are looked through: _orig_mod.module.model.student. ...
 COUNTERS = "num_batches_tracked"  # of BatchNorm's steps, which checkpoints older than PyTorch 0.4.1 lack
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
         return ".".join(part for part in (self.entry, self.prefix.rstrip(".")) if part) or "the whole file"
 
     def is_called(self, key: str) -> bool:
-        return key in (self.entry, self.prefix.rstrip("."), self.place)
+        return f".{key}." in f".{self.place}."
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Expected:
 
     @cached_property
     def classifier(self) -> str:
-        return models.classifier(self.network)
+        return models.classifier(self.net)
 
     @property
     def first(self) -> str:
@@ -128,7 +128,7 @@ def find(source: str, contents: object, net: Net | None, usual: Net | None, key:
 
 def rank(candidate: Candidate) -> tuple:
     """Averaged weights first, a teacher's last, then by how much was taken off the names."""
-    averaged = bool(re.search(r"(^|[._])ema([._]|$)", candidate.place))
+    averaged = bool(re.search(r"(^|[._])(ema|swa|averaged)([._]|$)", candidate.place))
     teacher = bool(re.search(r"teacher|(^|[._])t_net([._]|$)", candidate.place))
     return not averaged, teacher, candidate.prefix.count(".")
 
@@ -136,12 +136,14 @@ def rank(candidate: Candidate) -> tuple:
 def all_candidates(contents: object) -> Iterator[Candidate]:
     for entry, state in states(contents):
         for prefix, own in groups(state).items():
-            for classifier in CLASSIFIERS:
-                if f"{classifier}.weight" in own:
-                    yield Candidate(entry, prefix, classifier, own)
-                    break
-            else:
-                yield Candidate(entry, prefix, "", own)
+            classifier = classifier_of(own)
+            if not classifier and (classifier := classifier_of(state)):  # beside what has the prefix
+                own = own | {name: value for name, value in state.items() if name.startswith(f"{classifier}.")}
+            yield Candidate(entry, prefix, classifier, own)
+
+
+def classifier_of(state: Mapping[str, Tensor]) -> str:
+    return next((name for name in CLASSIFIERS if f"{name}.weight" in state), "")
 
 
 def groups(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

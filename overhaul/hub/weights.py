@@ -217,7 +217,7 @@ def build(weights: Weights) -> Backbone:
 def student_files(network: Backbone, setup: Setup, classes: Sequence[str]) -> dict[str, bytes]:
     """The files of a student's folder: config.json and model.safetensors (fp32, contiguous)."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    config = json.dumps(student_config(setup, classes, models.classifier(network)), indent=2) + "\n"
+    config = json.dumps(student_config(setup, classes, models.classifier(setup.student)), indent=2) + "\n"
     return {"model.safetensors": safetensors.torch.save(state, {"format": "pt"}), "config.json": config.encode()}
 
 

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from overhaul.recipe import Net
 from overhaul.system.messages import UserError
 
 FAMILIES = catalogue.families()
+CLASSES = "num_classes"
 
 LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000}  # beyond every published network
 
@@ -55,8 +57,9 @@ def check(net: Net) -> None:
 
 
 def is_complete(net: Net) -> bool:
-    """Whether all of a family's arguments but the number of classes are named."""
-    return set(inspect.signature(family(net.family)).parameters) <= {*net.kwargs, "num_classes"}
+    """Whether all of a family's arguments that have no default, but the number of classes, are named."""
+    taken = inspect.signature(family(net.family)).parameters.values()
+    return {each.name for each in taken if each.default is each.empty} <= {*net.kwargs, CLASSES}
 
 
 def create(net: Net | str, **kwargs) -> Backbone:
@@ -89,9 +92,19 @@ def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
     return [tuple(feature.shape[1:]) for feature in features]
 
 
-def classifier(network: nn.Module) -> str:
-    """The name of a network's last layer, which gives the logits: its last linear one."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+def classifier(net: Net) -> str:
+    """The name of a net's last layer, which gives the logits: the one whose size is the number of classes."""
+    return last_layer(net.family, tuple(sorted((name, each) for name, each in net.kwargs.items() if name != CLASSES)))
+
+
+@cache
+def last_layer(family: str, kwargs: tuple) -> str:
+    few, more = (outline(Net(family=family, kwargs={**dict(kwargs), CLASSES: n})).state_dict() for n in (3, 5))
+    layers = {name.rpartition(".")[0] for name in few if few[name].shape != more.get(name, few[name]).shape}
+    if len(layers) != 1:
+        found = ", ".join(sorted(layers)) or "none"
+        raise UserError(f"{family}: one layer must have the size of num_classes, the last one; here {found} has")
+    return layers.pop()
 
 
 def identify(state: Mapping) -> Net | None:
@@ -100,7 +113,7 @@ def identify(state: Mapping) -> Net | None:
         try:
             kwargs = family(name).recognise(state)
             if kwargs is not None:
-                last = classifier(outline(Net(family=name, kwargs={**kwargs, "num_classes": 1})))
+                last = classifier(Net(family=name, kwargs=kwargs))
                 return Net(family=name, kwargs={**kwargs, "num_classes": state[f"{last}.weight"].shape[0]})
         except (KeyError, IndexError, ValueError):
             continue

@@ -19,8 +19,9 @@ class State:
 
     epochs: the run's length. step: how many steps of the epoch after the finished ones are done; running: of each
     process, what it has summed up and found in them. metrics: the lines of metrics.jsonl, one a finished epoch.
-    teacher_top1: percent. data: what the images are. teacher: the SHA-256 of its weights' file. processes: of those
-    that wrote it. lengths: changes of the run's length. tracker_id: the run's name for wandb.
+    teacher_top1: percent. data: what the images are. teacher, student: the SHA-256 of the files of their trained
+    weights. processes: of those that wrote it. lengths: changes of the run's length. tracker_id: the run's name for
+    wandb.
     """
 
     epochs: int = 0
@@ -30,6 +31,7 @@ class State:
     teacher_top1: float | None = None
     data: str | None = None
     teacher: str | None = None
+    student: str | None = None
     processes: int = 1
     lengths: list[dict] = field(default_factory=list)
     tracker_id: str = field(default_factory=lambda: uuid4().hex)
@@ -99,6 +101,7 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
         raise UserError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
     check_same(folder, "on other data", state.data, now.data)
     check_same(folder, "under another teacher, told in overhaul.json", state.teacher, now.teacher)
+    check_same(folder, "from other weights of the student, told in overhaul.json", state.student, now.student)
     done = state.epoch + (state.step > 0)
     if done > now.epochs:
         raise UserError(f"{folder} is in epoch {done} already; --resume_with epochs={done} is the least")

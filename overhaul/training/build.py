@@ -57,6 +57,12 @@ class Components:
     def student(self) -> nn.Module:
         return self.method.student
 
+    @property
+    def sums(self) -> dict[str, str | None]:
+        """The SHA-256 of the files of the trained weights, by role."""
+        both = {"teacher": self.teacher_weights, "student": self.student_weights}
+        return {role: weights and weights.sha256 for role, weights in both.items()}
+
     def warm_up_ddp(self) -> None:
         """See optimisation.warm_up_ddp."""
         share = self.setup.batch_size // self.accelerator.num_processes // self.run.gradient_accumulation_steps
@@ -82,6 +88,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     )
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
+    pretrained.check_number(setup, loaders[0].images.classes)
     return assemble(setup, run, accelerator, method, loaders, teacher_weights, student_weights)
 
 
@@ -141,6 +148,8 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise UserError(f"--batch_size {setup.batch_size} is of all processes together, and {shares} do not divide it")
     if setup.batch_size < 2 * world * steps:
         raise UserError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images ({shares})")
+    if run.comm_hook != "no" and world == 1:
+        raise UserError("--comm_hook is of the gradients between processes, and there is only one")
     if run.sync_bn and on_cpu:
         raise UserError("--sync_bn needs GPUs: PyTorch has no synchronised BatchNorm on a CPU")
     if run.compile != "no" and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
@@ -154,7 +163,7 @@ def check_networks(setup: Setup, method: type) -> None:
     for role in ("student", "teacher") if method.needs_teacher else ("student",):
         net = getattr(setup, role)
         if net.family and (models.is_complete(net) or not net.weights):
-            models.outline(replace(net, kwargs={"num_classes": 1, **net.kwargs}))
+            models.classifier(net)
 
 
 def no_teacher(setup: Setup) -> str:

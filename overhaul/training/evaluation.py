@@ -154,20 +154,26 @@ def predict(
 ) -> list[dict]:
     """The most probable classes of image files, one {"image", "classes": [[name, probability], ...]} each.
 
-    source: see hub.load; a Net says more of it; its own size, mean and std count, else those of
-    the setup `like`. images: files, and folders whose image files are meant. names_file: a class name a line, for a
-    source that has none; without it they go by their numbers. Raises UserError for a source or an image that cannot be
-    read.
+    source: see hub.load; a Net says more of it; its own size, mean and std count, else those of the setup `like`.
+    images: files, and folders whose image files are meant, but for those that cannot be read. names_file: a class name
+    a line, for a source that has none; without it they go by their numbers. Raises UserError for a source or an image
+    that cannot be read.
     """
     if top < 1:
         raise UserError(f"--top must be at least 1, not {top}")
-    files = [file for image in images for file in image_files(image)]
+    found = [(file, Path(image).expanduser().is_dir()) for image in images for file in image_files(image)]
     weights = hub.fetch_named(source, like)
     show, names = preprocessing_of(weights.config, weights.source, like), names_of(weights, names_file)
     network, normalize = hub.build(weights), Normalize(show.mean, show.std, "cpu")
     answers = []
-    for file in files:
-        pixels = centre(read_image(file), show.size, show.resize, show.interpolation)
+    for file, in_folder in found:
+        try:
+            pixels = centre(read_image(file), show.size, show.resize, show.interpolation)
+        except UserError as error:
+            if not in_folder:
+                raise
+            warn(f"{error}; left out")
+            continue
         best = network(normalize(pixels[None])).softmax(1)[0].topk(min(top, len(names)))
         if not best.values.isfinite().all():
             raise UserError(

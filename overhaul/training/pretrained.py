@@ -47,6 +47,15 @@ def unnumbered(net: Net, usual: Net | None) -> Net:
     return replace(net, kwargs={key: value for key, value in net.kwargs.items() if key != classes})
 
 
+def check_number(setup: Setup, classes: Sequence[str]) -> None:
+    """UserError where another number of classes was asked for than the data have."""
+    row, own = SETUPS.get(setup.name), setup.student.kwargs.get("num_classes")
+    asked = own if row and own != row.student.kwargs.get("num_classes") else None
+    for flag, n in (("--num_classes", setup.num_classes), ("--student.kwargs.num_classes", asked)):
+        if n not in (None, len(classes)):
+            raise UserError(f"{flag} {n} would change nothing: the data have {len(classes)} classes; leave it out")
+
+
 def numbers(weights: hub.Weights, classes: Sequence[str]) -> list[int] | None:
     """For each class of the data its number among the weights' classes, by name where both sides have names.
 
@@ -95,7 +104,7 @@ def start_from(
     notes += weights.notes
     if shift(weights, setup):
         notes.append(f"the weights of {weights.source} were trained with another mean and std than the setup's")
-    trained, last = hub.build(weights).state_dict(), models.classifier(student)
+    trained, last = hub.build(weights).state_dict(), models.classifier(setup.student)
     own = [name for name in trained if name.startswith(f"{last}.")]
     try:
         order = numbers(weights, classes)

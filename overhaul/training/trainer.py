@@ -60,8 +60,7 @@ class Trainer(Components):
         """Go on with the run in the folder, or begin one; see Checkpointer.resume_or_start."""
         accelerator, setup, run, folder = self.accelerator, self.setup, self.run, self.folder
         config = configuration(setup, run, accelerator.mixed_precision)
-        teacher = self.teacher_weights and self.teacher_weights.sha256
-        fresh = State(epochs=setup.epochs, data=self.train_loader.images.fingerprint, teacher=teacher)
+        fresh = State(epochs=setup.epochs, data=self.train_loader.images.fingerprint, **self.sums)
         how = config, fresh, self.student_files, self.warm_up_ddp
         self.checkpointer = Checkpointer.resume_or_start(accelerator, folder, run, *how)
         self.state = self.checkpointer.state

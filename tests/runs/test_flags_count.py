@@ -122,6 +122,8 @@ REFUSED = {  # where a flag cannot count
     "--skip_broken": ([1], "scikit-learn"),
     "--num_classes": ([11], "scikit-learn"),
     "--test_resize": ([90], "scikit-learn"),
+    "--comm_hook": (["bf16"], "between processes"),
+    "--student.kwargs": (['{"num_classes": 7}'], "the data have 10 classes"),
     "--data_config": (["a"], "--data_config"),
     "--student.mean": (["[0.5, 0.5, 0.5]", "--student.std", "[1, 1, 1]"], "count for nothing"),
     "--student.std": (["[0.5, 0.5, 0.5]", "--student.mean", "[1, 1, 1]"], "count for nothing"),

@@ -140,6 +140,10 @@ def test_a_student_starts_from_the_weights_that_are_named(few_digits, sets, teac
     assert told["source"] == "three.pt" and len(told["sha256"]) == 64
     again = overhaul(*flags(few_digits, "--student", tmp_path / "three.pt", *alone))
     assert again.status == 0 and "resumed after epoch 1" in again.out
+    torch.save(three.state_dict() | {"fc.bias": torch.ones(3)}, tmp_path / "three.pt")
+    other = overhaul(*flags(few_digits, "--student", tmp_path / "three.pt", *alone))
+    refused(other, "was trained from other weights of the student")
+    torch.save(three.state_dict(), tmp_path / "three.pt")
     of = build(replace(setup, student=Net(family="wide_resnet", weights=str(tmp_path / "three.pt"))),
                Run(data_path=few_digits))  # fmt: skip
     assert torch.equal(of.student.conv1.weight, three.conv1.weight) and of.student.fc.weight.shape == (10, 64)
@@ -213,6 +217,7 @@ def test_predict_takes_folders_and_names_of_classes(few_digits, teacher, tmp_pat
         (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(tmp_path / "folder" / name)
     (tmp_path / "folder" / "notes.txt").write_text("no image")
+    (tmp_path / "folder" / "broken.png").write_text("no image")
     torch.save(load_file(teacher / "model.safetensors"), tmp_path / "bare.pt")
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     named = ["--setup", "digits", "--class_names", tmp_path / "names.txt", "--json"]
@@ -220,6 +225,7 @@ def test_predict_takes_folders_and_names_of_classes(few_digits, teacher, tmp_pat
     answers = [json.loads(line) for line in bare.out.splitlines()]
     assert [Path(each["image"]).name for each in answers] == ["b.png", "c.jpg", "a.PNG"]
     assert {name for name, _ in answers[0]["classes"]} < set(NAMES)
+    assert "broken.png is no image that can be read" in bare.err
     (tmp_path / "names.txt").write_text("one\ntwo")
     refused(overhaul("predict", tmp_path / "bare.pt", tmp_path / "folder", *named), "has 2 names", "knows 10 classes")
     (tmp_path / "empty").mkdir()

@@ -212,16 +212,18 @@ def test_transformers_and_the_hub(student, tmp_path):
 
 
 class Own(models.Backbone):
-    """A family of a user's own: its classifier is no `fc`, its norm no BatchNorm."""
+    """A family of a user's own: its classifier is no `fc`, nor its last module, its norm no BatchNorm."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.stem = torch.nn.Conv2d(3, width, 3, 2, padding=1)
         self.norm = torch.nn.GroupNorm(1, width)
         self.head = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(width, num_classes))
+        self.gate = torch.nn.Linear(width, width)
 
     def forward_stages(self, images):
         feature = self.norm(self.stem(images))
+        feature = feature * self.gate(feature.mean((2, 3))).sigmoid()[..., None, None]
         return models.Stages(self.head(feature.relu().mean((2, 3))), [feature])
 
     @property

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from support.hub_server import LocalHub
-from support.images import some_images, some_split, write_parquet
+from support.images import SMALL, some_images, some_split, write_parquet
 
 from overhaul.data import images as room
 from overhaul.data import sources
@@ -630,3 +630,17 @@ def test_a_hub_that_cannot_be_reached(tmp_path):
     (line,) = ask(endpoint, tmp_path / "cache", ("imagenet", ""))
     assert line.startswith("the data set ILSVRC/imagenet-1k cannot be read from the Hub (Couldn't reach")
     assert line.endswith("a local copy is taken with --data_path DIR") and "\n" not in line
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint16", "float32", "uint8"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_column_of_arrays_is_refused_by_its_kind_of_number(tmp_path, dtype, dimensions):
+    """Casting it to images would wrap its numbers around, or take them for another kind."""
+    shape = (4, 4, 3)[:dimensions]
+    kind = (datasets.Array2D, datasets.Array3D)[dimensions - 2](shape, dtype)
+    features = datasets.Features({"image": kind, "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [np.full(shape, i, dtype) for i in range(4)], "label": [0, 1, 0, 1]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path)
+    with pytest.raises(ValueError, match=f"the column image holds arrays of {dtype}, not images: store them as images"):
+        sources.load(str(tmp_path), DataOptions(), SMALL, 2)

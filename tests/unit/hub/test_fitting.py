@@ -61,6 +61,11 @@ FOREIGN = {  # what a file holds, of the network's state, and words that are sai
     "beside numbers": (lambda s: {**s, "epoch": 3, "optimizer": {"state": {}}}, None),
     "linear": (lambda s: {n.replace("fc.", "linear."): v for n, v in s.items()}, "is called linear, ours fc"),
     "head": (lambda s: under("m.", {n.replace("fc.", "head."): v for n, v in s.items()}), "is called head, ours fc"),
+    "backbone, and a bare classifier": (
+        lambda s: {n if n.startswith("fc.") else f"backbone.{n}": v for n, v in s.items()},
+        "without backbone.",
+    ),
+    "averaged by SWA": (lambda s: {"state_dict": other(s), "swa_state_dict": s}, "under swa_state_dict are taken"),
     "half": (lambda s: changed(s, lambda value: value.half().float().half()), None),
     "NumPy": (lambda s: {"state_dict": {name: value.numpy() for name, value in s.items()}}, None),
 }
@@ -94,6 +99,9 @@ def test_a_key_names_the_weights_where_several_fit(tmp_path, network, state, cap
     torch.save({"state_dict": {**under("teacher.", state), **under("student.", other(state))}}, path)
     assert same_weights(hub.load(path, key="teacher"), network)
     assert same_weights(hub.load(path, key="state_dict.teacher"), network)
+    torch.save({"model": other(state), "shadow": {"module": state}}, path)
+    assert same_weights(hub.load(path, key="shadow"), network)
+    torch.save({"state_dict": {**under("teacher.", state), **under("student.", other(state))}}, path)
     with pytest.raises(ValueError, match=r"no weights under 'ema', but state_dict \(9\d tensors: teacher"):
         hub.load(path, key="ema")
     hub.save(tmp_path / "student", network, SETUP, list("0123456789"))
@@ -115,7 +123,7 @@ def test_a_key_names_the_weights_where_several_fit(tmp_path, network, state, cap
             "14 missing (block1.layer.0.bn1.running_mean)",
         ),
         (lambda s: {"encoder.stages.0.layers.0.convolution.weight": torch.zeros(3, 3)}, "those of transformers"),
-        (lambda s: {"a": {"x.weight": torch.zeros(3)}, "b": 1}, "it holds a (1 tensors: x.weight, ...), b (int)"),
+        (lambda s: {"a": {"x.weight": torch.zeros(3)}, "b": 1}, "it holds a (1 tensors: x), b (int)"),
     ],
 )
 def test_what_is_refused_is_told_with_what_the_file_holds(tmp_path, state, write, words):
