@@ -223,7 +223,7 @@ def test_a_task_of_a_slurm_array_has_its_seed_unless_one_is_named(checkout, slur
     assert (checkout / "node0").read_text().endswith("\n".join(["overhaul/train.py", *named, *added, ""]))
 
 
-LATER = 'while [ $# -gt 0 ]; do case $1 in --jobs=*) echo "%s"; echo "$1" > squeue;; esac; shift; done'
+LATER = 'while [ $# -gt 0 ]; do case $1 in --jobs=*) echo "$1" > squeue; echo "%s";; esac; shift; done'
 
 
 @pytest.mark.parametrize(
