@@ -36,7 +36,8 @@ class Classifier:
         super().__init__(**kwargs)
         self.num_classes, self.in_chans = kwargs["num_classes"], 3
         self.classifier_name = models.classifier(Net(family=self.family, kwargs=kwargs))
-        self.num_features = self.head_hidden_size = self.get_classifier().in_features
+        last = self.get_classifier()  # linear, or a 1x1 convolution
+        self.num_features = self.head_hidden_size = getattr(last, "in_features", None) or last.in_channels
         if num_classes == 0:
             self.reset_classifier(0)
 
