@@ -5,12 +5,22 @@ from dataclasses import dataclass, field
 from overhaul import catalogue
 from overhaul.system.messages import UserError, choose, nearest
 
+LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave no finite numbers of an image
+
+
+def is_mean(values: tuple[float, ...]) -> bool:
+    return all(abs(each) < LARGEST for each in values)
+
+
+def is_std(values: tuple[float, ...]) -> bool:
+    return all(LEAST_STD < each < LARGEST for each in values)
+
 
 def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, flags: str = "--") -> None:
     """UserError for what no images have, or would leave no numbers of them."""
-    if mean is not None and not all(abs(each) < 1e6 for each in mean):
+    if mean is not None and not is_mean(mean):
         raise UserError(f"{flags}mean is three numbers in 0..1, not {list(mean)}")
-    if std is not None and not all(1e-6 < each < 1e6 for each in std):
+    if std is not None and not is_std(std):
         raise UserError(f"{flags}std must be above 0, not {list(std)}")
 
 

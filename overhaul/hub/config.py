@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from overhaul import models
-from overhaul.recipe import Net, Preprocessing, Setup
+from overhaul.recipe import Net, Preprocessing, Setup, is_mean, is_std
 from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError, choose, printable
 
 LARGEST_FILE = 16 * 2**20  # bytes
 LARGEST_SIDE = 4096  # pixels
-LEAST_STD = 1e-6  # less would leave no finite numbers of an image
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -93,7 +92,7 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
         resize = int(size / own.get("crop_pct", 1.0) + 1e-6)
         wanted = own.get("interpolation", "bilinear"), own.get("crop_mode", "center")
         sizes = type(size) is int and len(mean) == len(std) == 3 and 1 <= size <= resize <= LARGEST_SIDE
-        whole = sizes and min(std) > LEAST_STD and all(abs(value) < 1e6 for value in (*mean, *std))
+        whole = sizes and is_mean(mean) and is_std(std)
     except (TypeError, KeyError, IndexError, ValueError, OverflowError, ZeroDivisionError, AttributeError):
         whole = False
     if not whole:

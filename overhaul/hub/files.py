@@ -29,7 +29,7 @@ NESTED = 3  # how deep weights lie in a file
 NAMED = 8  # entries of a file that a message lists
 
 
-def read_file(path: Path) -> object:
+def read_contents(path: Path) -> object:
     """The contents of a .safetensors or a torch file.
 
     Raises UserError for a file that is no checkpoint, is broken, or holds anything but tensors and plain values.

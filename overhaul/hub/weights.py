@@ -14,7 +14,7 @@ from torch import Tensor
 from overhaul import models
 from overhaul.hub import client
 from overhaul.hub.config import net_of, normalised, read_config, student_config
-from overhaul.hub.files import read_file, read_safetensors
+from overhaul.hub.files import read_contents, read_safetensors
 from overhaul.hub.fitting import COUNTERS, Expected, find, same
 from overhaul.models.backbone import Backbone
 from overhaul.recipe import Net, Setup
@@ -131,7 +131,7 @@ def check_foreign(folder: Path) -> None:
 
 
 def from_file(path: Path, net: Net | None, usual: Net | None, key: str | None) -> Weights:
-    found = find(str(path), read_file(path), net, usual, key)
+    found = find(str(path), read_contents(path), net, usual, key)
     return Weights(found.net, found.state, {}, str(path), path, notes=found.notes)
 
 

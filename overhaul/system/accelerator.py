@@ -205,9 +205,9 @@ def of_main(accelerator: Accelerator, make: Callable[[], object]) -> object:
     return make() if accelerator.is_main_process else Nobody()
 
 
-def warn_all(accelerator: Accelerator, texts: list[str | None]) -> None:
-    """Let the main process say what there is to say on stderr."""
-    for text in filter(None, texts):
+def warn_all(accelerator: Accelerator, texts: list[str]) -> None:
+    """Let the main process say each on stderr."""
+    for text in texts:
         of_main(accelerator, lambda: warn)(text)
 
 

@@ -56,7 +56,7 @@ def check_number(setup: Setup, classes: Sequence[str]) -> None:
             raise UserError(f"{flag} {n} would change nothing: the data have {len(classes)} classes; leave it out")
 
 
-def numbers(weights: hub.Weights, classes: Sequence[str]) -> list[int] | None:
+def numbers(weights: hub.Weights, classes: Sequence[str]) -> list[int]:
     """For each class of the data its number among the weights' classes, by name where both sides have names.
 
     Raises UserError where they are other classes.

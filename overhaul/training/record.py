@@ -88,5 +88,5 @@ def describe_data(of: Components) -> dict:
         "images": len(images),
         "training_images": images.fingerprint,
         "test_images": tests.expected,
-        "test_split": getattr(tests.images, "split", None),
+        "test_split": tests.images.split,
     }
