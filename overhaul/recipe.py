@@ -1,11 +1,19 @@
 """What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
 
+import re
 from dataclasses import dataclass, field
 
 from overhaul import catalogue
 from overhaul.system.messages import UserError, choose, nearest
 
 LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave no finite numbers of an image
+LIBRARY = re.compile(r"(timm|torchvision):([^@]*)(@.*)?")  # a network of a library, and which of its trained weights
+FUNCTION = re.compile(r"(.+\.py):(\w+)")  # a function in a file of the user's
+
+
+def is_foreign(family: str | None) -> bool:
+    """Whether it names a network of a library or of a user's file: timm:NAME, torchvision:NAME, FILE.py:FUNCTION."""
+    return bool(family and (LIBRARY.fullmatch(family) or FUNCTION.fullmatch(family)))
 
 
 def is_mean(values: tuple[float, ...]) -> bool:
@@ -29,20 +37,26 @@ class Net:
     """A network and its trained weights.
 
     Args:
-        family: a name that `overhaul models` lists; told by the weights where it is not named
+        family: a name that `overhaul models` lists, timm:NAME, torchvision:NAME or FILE.py:FUNCTION; told by the weights
+            where it is not named
         kwargs: the family's arguments
         weights: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
         key: which entry of a checkpoint file holds the weights, or their prefix in it, where several fit
         mean: of the pixels that it was trained on, a channel each, where the weights do not say
         std: of the pixels that it was trained on, a channel each, where the weights do not say
+        positions: the modules whose maps are compared, in place of those that are found: what each gives before the
+            activation that it ends in (NAME#2: its third call; NAME:in, NAME:out: that very tensor)
+        image_size: side in pixels of the images that a teacher sees, in place of the student's
     """
 
     family: str | None = None
-    kwargs: dict[str, int | bool] = field(default_factory=dict)
+    kwargs: dict[str, int | bool | float | str] = field(default_factory=dict)
     weights: str | None = None
     key: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    positions: tuple[str, ...] | None = None
+    image_size: int | None = None
 
     def check(self, flags: str = "--") -> None:
         """UserError for what cannot be; flags: what those of its fields begin with."""
@@ -72,6 +86,8 @@ def check_names(flag: str, net: Net) -> None:
 
     Where there are weights they may say the arguments.
     """
+    if is_foreign(net.family):
+        return
     taken = catalogue.arguments(choose(f"{flag}.family", net.family, catalogue.families()))
     if unknown := [name for name in net.kwargs if taken and name not in taken]:
         known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"

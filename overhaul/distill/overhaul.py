@@ -84,14 +84,6 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels))
 
 
-def channels(norm: nn.Module) -> int:
-    """Of the map behind a norm."""
-    found = getattr(norm, "num_features", None) or getattr(norm, "num_channels", None)
-    if not found and getattr(norm, "weight", None) is None:
-        raise UserError(f"the channels behind a {type(norm).__name__} cannot be told: it has no scale")
-    return found or norm.weight.numel()
-
-
 class Overhaul(nn.Module):
     """A student with one connector a stage; gives the student's logits and the weighted sum of the stage losses."""
 
@@ -103,10 +95,9 @@ class Overhaul(nn.Module):
             raise UserError(
                 f"the student has {len(student.norms)} stages and the teacher {len(teacher.norms)}; they must be equal"
             )
-        pairs = list(zip(student.norms, teacher.norms, strict=True))
         self.student = student
-        self.connectors = nn.ModuleList(connector(channels(s), channels(t)) for s, t in pairs)
-        for i, (_, norm) in enumerate(pairs):
+        self.connectors = nn.ModuleList(map(connector, student.widths, teacher.widths))
+        for i, norm in enumerate(teacher.norms):
             self.register_buffer(f"margin{i}", margin(norm), persistent=False)
 
     def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from overhaul import catalogue
+from overhaul.models import libraries
 from overhaul.models.backbone import Backbone, Stages
-from overhaul.recipe import Net
+from overhaul.models.hooked import Hooked
+from overhaul.recipe import Net, is_foreign
 from overhaul.system.messages import UserError
 
 FAMILIES = catalogue.families()
@@ -42,6 +44,8 @@ def family(name: str) -> type[Backbone]:
 
 def check(net: Net) -> None:
     """UserError for an unknown family, arguments that it does not take, and sizes that no network has."""
+    if is_foreign(net.family):
+        return
     signature = inspect.signature(family(net.family))
     try:
         signature.bind(**net.kwargs)
@@ -58,20 +62,29 @@ def check(net: Net) -> None:
 
 def is_complete(net: Net) -> bool:
     """Whether all of a family's arguments that have no default, but the number of classes, are named."""
+    if is_foreign(net.family):
+        return True
     taken = inspect.signature(family(net.family)).parameters.values()
     return {each.name for each in taken if each.default is each.empty} <= {*net.kwargs, CLASSES}
 
 
-def create(net: Net | str, **kwargs) -> Backbone:
+def create(net: Net | str, image_size: int = 224, **kwargs) -> Backbone:
     """A network with fresh weights, from a setups.Net or from a family name and its arguments.
 
+    image_size: side in pixels of the images that a network which is not ours is looked through with, for its features.
     Raises UserError for an unknown family, arguments the family does not take, or sizes it cannot have.
     """
     if isinstance(net, str):
         net = Net(family=net)
     net = replace(net, kwargs={**net.kwargs, **kwargs})
     check(net)
-    return family(net.family)(**net.kwargs)
+    foreign = is_foreign(net.family)
+    network = (libraries.make if foreign else own)(net.family, net.kwargs)
+    return Hooked(network, image_size, net.positions) if foreign or net.positions else network
+
+
+def own(name: str, kwargs: dict) -> Backbone:
+    return family(name)(**kwargs)
 
 
 def outline(net: Net) -> Backbone:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from overhaul.system.messages import UserError
+
 
 class Stages(NamedTuple):
     """What one pass through a network yields.
@@ -19,7 +21,7 @@ class Stages(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A classifier that also gives the feature maps before each stage's last ReLU."""
+    """A classifier that also gives the feature maps before each stage's last activation."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [batch, num_classes] of normalised images [batch, 3, height, width]."""
@@ -30,9 +32,22 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     @property
-    def norms(self) -> list[nn.BatchNorm2d]:
-        """The norm behind each feature: num_features is the map's channels, scale and shift give the margin."""
+    def norms(self) -> list:
+        """The norm behind each feature, whose scale and shift give the margin.
+
+        A list of norms where the feature is the concatenation of what they give; None where no norm tells the margin.
+        """
         raise NotImplementedError
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels of each feature."""
+        return [channels(norm) for norm in self.norms]
+
+    @property
+    def bare(self) -> nn.Module:
+        """The plain network, without anything of ours around it."""
+        return self
 
     @staticmethod
     def recognise(state: Mapping) -> dict | None:
@@ -42,6 +57,14 @@ class Backbone(nn.Module):
         from files whose net is named.
         """
         return None
+
+
+def channels(norm: nn.Module) -> int:
+    """Of the map behind a norm."""
+    found = getattr(norm, "num_features", None) or getattr(norm, "num_channels", None)
+    if not found and getattr(norm, "weight", None) is None:
+        raise UserError(f"the channels behind a {type(norm).__name__} cannot be told: it has no scale")
+    return found or norm.weight.numel()
 
 
 def count_blocks(state: Mapping, stage: str) -> int:

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "overhaul"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # each may import what stands above it
     {"system"},
-    {"catalogue"},
+    {"catalogue", "discovery"},
     {"options", "recipe"},
     {"setups"},
     {"listing", "models", "data", "run"},
