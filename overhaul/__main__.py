@@ -1,7 +1,5 @@
 """`python -m overhaul` is the command `overhaul`."""
 
-import sys
+from overhaul.cli.main import command
 
-from overhaul.cli.main import main
-
-sys.exit(main())
+command()

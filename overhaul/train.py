@@ -7,6 +7,6 @@ if __name__ == "__main__":
     folder = Path(__file__).resolve().parent
     if Path(sys.path[0]).resolve() == folder:
         sys.path[0] = str(folder.parent)  # else its folders would pass for modules of their names
-    from overhaul.cli.main import main
+    from overhaul.cli.main import command
 
-    sys.exit(main(["train", *sys.argv[1:]]))
+    command(["train", *sys.argv[1:]])

@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 from overhaul.report import tables
 from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
-from overhaul.system.preemption import Preempted, enlist, installed, leave_status, stop_at_once
+from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
 
 
 class Command(NamedTuple):
@@ -95,6 +95,11 @@ COMMANDS = {
 BENCH_DATA = Command(
     "images a second of one core", ("overhaul bench data --imagenet imagenet",), tables.bench_table, json="whole"
 )
+
+
+def command(argv: list[str] | None = None) -> NoReturn:
+    """Run a command as what this process is for."""
+    leave(main(argv))
 
 
 def main(argv: list[str] | None = None) -> int:
