@@ -1,0 +1,54 @@
+"""What would be compared between two networks, or what one has to compare: without data, training or weights."""
+
+from overhaul import hub, models
+from overhaul.hub.config import preprocessing
+from overhaul.models import Backbone
+from overhaul.models.libraries import images_of
+from overhaul.recipe import Net, Setup
+from overhaul.system.messages import UserError
+from overhaul.training.positions import alone, compared
+
+PIXELS, CLASSES = 224, 1000  # where nothing says others
+
+
+def inspect(
+    source: Net | None = None,
+    student: Net | None = None,
+    teacher: Net | None = None,
+    row: Setup | None = None,
+    image_size: int | None = None,
+) -> dict:
+    """The networks looked at, by role, and the maps of them: see positions.compared, of one network positions.alone.
+
+    Each network: {"network", "parameters", "image_size"}. Networks that are not named are the row's. image_size: of the
+    student or of the one network, in pixels; else the row's, else what it was trained on.
+    """
+    if row:
+        student, teacher = student or row.student, teacher or row.teacher
+        image_size = image_size or row.image_size
+    if source:
+        if student or teacher:
+            raise UserError("overhaul inspect shows one network, SOURCE, or a pair, --teacher and --student; name one")
+        network, size = made(source, image_size)
+        return {"networks": {"network": summary(source, network, size)}, **alone(network, size)}
+    if not (student and teacher):
+        raise UserError("overhaul inspect needs a SOURCE, or both --teacher and --student, or a --setup with both")
+    mine, size = made(student, image_size)
+    theirs, seen = made(teacher, teacher.image_size or size)
+    networks = {"teacher": summary(teacher, theirs, seen), "student": summary(student, mine, size)}
+    return {"networks": networks, **compared(mine, theirs, (size, seen))}
+
+
+def made(net: Net, image_size: int | None) -> tuple[Backbone, int]:
+    """The network without values, and the side in pixels of the images that it is looked at with."""
+    config = {}
+    if net.weights:
+        found, config = hub.told(net)
+        net = Net(family=found.family, kwargs=found.kwargs, positions=net.positions)
+    own = preprocessing(config, net.weights or "") or images_of(net.family)
+    size = image_size or (own and own.size) or PIXELS
+    return models.outline(Net(**{**vars(net), "kwargs": {"num_classes": CLASSES, **net.kwargs}}), size), size
+
+
+def summary(net: Net, network: Backbone, size: int) -> dict:
+    return {"network": net.weights or str(net), "parameters": models.parameters(network), "image_size": size}
