@@ -1,7 +1,19 @@
 """Finds in any convolutional network the maps to compare: the last of each resolution, before its activation."""
 
-from overhaul.discovery.addresses import named
-from overhaul.discovery.graph import Address, Feature, dry_run, logits_of, meta_twin
-from overhaul.discovery.rules import find
+from overhaul.discovery.addresses import Address, Feature
+from overhaul.discovery.dry_run import check, dry_run, logits_of, on_a_copy
+from overhaul.discovery.functions import spellings
+from overhaul.discovery.rules import described, find, named
 
-__all__ = ["Address", "Feature", "dry_run", "find", "logits_of", "meta_twin", "named"]
+__all__ = [
+    "Address",
+    "Feature",
+    "check",
+    "described",
+    "dry_run",
+    "find",
+    "logits_of",
+    "named",
+    "on_a_copy",
+    "spellings",
+]

@@ -1,72 +1,161 @@
-"""Where a later pass finds a tensor of the dry run, and what a module name given by a person stands for."""
+"""Where a later pass finds a tensor of the dry run, and what a person calls that place."""
+
+import math
+import re
+from dataclasses import dataclass
 
 from overhaul.discovery.flow import Graph
-from overhaul.discovery.graph import Address, Feature, dry_run
-from overhaul.system.messages import UserError
+from overhaul.discovery.functions import NEGATIVE
+from overhaul.discovery.trace import Call
+from overhaul.system.messages import UserError, nearest, some
+
+ROOT = "(net)"  # what the network itself is called
+NAME = re.compile(r"(?P<path>[^#: ]+)(#(?P<nth>\d+))?( (?P<function>\w+)#(?P<kth>\d+))?(:(?P<side>in|out))?")
 
 
-def named(net, image, names):
-    """Features by module name: what the module gives, before the activation it ends in. NAME#k: its call k; NAME:in, NAME:out: that very tensor."""
-    g = Graph(dry_run(net, image))
-    features = []
-    for name in names:
-        path, _, side = name.partition(":")
-        path, _, nth = path.partition("#")
-        calls = [c for c in g.calls if c.path == path]
-        if not calls:
-            close = sorted({c.path for c in g.calls if path.rpartition(".")[2] in c.path})[:5]
-            raise UserError(
-                f"no module {path!r} runs in this network" + (f"; did you mean {', '.join(close)}?" if close else "")
-            )
-        call = calls[int(nth)] if nth else calls[-1]
-        t = call.inputs[0] if side == "in" else call.outputs[0]
-        act = g.ungated(t)
-        t = g.before(act) if not side and g.is_activation(act) else t
-        if g.size(t) is None:
-            raise UserError(f"{name!r} gives {g.ops[t].shape}: not a map (batch, channels, height, width)")
-        follows = [g.ops[i].activation for i in g.users.get(t, []) if g.is_activation(i)]
-        features.append(feature(g, [t], follows[0] if follows else "none", "named"))
-    return features
+@dataclass(frozen=True)
+class Address:
+    """A side (in, out) of the nth call of a module, or of the kth call of a function inside it.
+
+    overwritten: whether something writes into the tensor later in the pass.
+    """
+
+    path: str
+    nth: int
+    side: str
+    function: str = ""
+    kth: int = 0
+    overwritten: bool = False
 
 
-def feature(g, tensors, activation, rule):
-    behind = [g.norms(t) for t in tensors]
-    how = behind[0][1] if len(tensors) == 1 else "direct" if all(h == "direct" for _, h in behind) else "none"
-    names = tuple(n for ns, _ in behind for n in ns) if how != "none" else ()
+@dataclass(frozen=True)
+class Feature:
+    """A map that is compared.
+
+    name: as a position is named; the same text names it again. channels, size (height, width), stride: of the map.
+    activation: what follows, or none. norms: the modules of the norms behind it. behind: how they stand there, see
+    Graph.norms. closed: whether they are BatchNorms whose scale and shift give the margin; otherwise it is measured.
+    rule: why the map is taken. is_branch: whether it is that of one branch beside others. at: where it is picked up;
+    the tensors at several addresses are concatenated.
+    """
+
+    name: str
+    channels: int
+    size: tuple[int, int]
+    stride: int
+    activation: str
+    norms: tuple[str, ...]
+    behind: str
+    closed: bool
+    rule: str
+    is_branch: bool
+    at: tuple[Address, ...]
+
+    @property
+    def is_linear(self) -> bool:
+        """No activation follows."""
+        return self.activation == "none"
+
+    @property
+    def is_smooth(self) -> bool:
+        """The activation lets part of the negative side through, so that the margin is an approximation."""
+        return self.activation in NEGATIVE
+
+
+def feature(
+    graph: Graph, tensors: list[int], activation: str, rule: str, is_branch: bool = False, name: str = ""
+) -> Feature:
+    """What is known of the map that the tensors make, concatenated where they are several."""
+    found = [graph.norms(i) for i in tensors]
+    together = len(tensors) == 1 or all(how == "direct" for _, how in found)
+    behind = found[0][1] if together else "none"
+    norms = tuple(each for names, _ in found for each in names) if together else ()
+    at = tuple(address(graph, i) for i in tensors)
+    size = graph.ops[tensors[0]].shape[2:]
     return Feature(
-        tuple(address(g, t) for t in tensors),
-        sum(g.ops[t].shape[1] for t in tensors),
-        g.size(tensors[0]),
+        name or " + ".join(address_text(graph, each) for each in at),
+        sum(graph.ops[i].shape[1] for i in tensors),
+        size,
+        2 ** round(math.log2(graph.image_size / size[0])),
         activation,
-        names,
-        how,
+        norms,
+        behind,
+        bool(norms) and behind in ("direct", "sum") and graph.trace.affine.issuperset(norms),
         rule,
+        is_branch,
+        at,
     )
 
 
-def address(g, t):
-    """The plainest way to tensor t: into an activation module, out of a module, into a module, else a function inside one."""
-    acts = [i for i in g.users[t] if g.is_activation(i)]
-    written = any(g.ops[i].inplace for i in g.users[t])
-    for c in g.calls:
-        inside = [g.ops[i] for i in acts if g.calls[g.ops[i].call] is c]
-        if (
-            c.inputs[:1] == [t]
-            and inside
-            and not any(d.path.startswith(c.path + ".") for d in g.calls)
-            and len(c.outputs) == 1
-            and c.outputs[0] - c.first < 8
-        ):
-            return Address(c.path, c.nth, "in", overwritten=written)
-    outs = [c for c in g.calls if c.outputs == [t]]
-    if outs:
-        c = next((c for c in outs if g.ops[t].call >= 0 and c is g.calls[g.ops[t].call]), outs[0])
-        return Address(c.path, c.nth, "out", overwritten=written)
-    for c in g.calls:
-        if c.inputs[:1] == [t]:
-            return Address(c.path, c.nth, "in", overwritten=written)
-    op, side = (acts[0], "in") if acts else (t, "out")
-    c = g.calls[g.ops[op].call]
-    return Address(
-        c.path, c.nth, side, g.ops[op].name, sum(o.name == g.ops[op].name for o in g.ops[c.first : op]), written
-    )
+def address(graph: Graph, i: int) -> Address:
+    """The plainest way to op i's tensor: into an activation's module, out of a module, into one, else a function."""
+    ops, calls = graph.ops, graph.calls
+    written = ops[i].written
+    activations = {ops[user].call for user in graph.users[i] if graph.is_activation(user)}
+    into = [call for call in calls if call.input == i]
+    for call in into:
+        if call.leaf and any(calls[each] is call for each in activations):
+            return Address(call.path, call.nth, "in", overwritten=written)
+    out_of = [call for call in calls if call.output == i]
+    if out_of:
+        call = next((call for call in out_of if call is calls[ops[i].call]), out_of[0])
+        return Address(call.path, call.nth, "out", overwritten=written)
+    if into:
+        return Address(into[0].path, into[0].nth, "in", overwritten=written)
+    op, side = next(((user, "in") for user in graph.users[i] if ops[user].head == i), (i, "out"))
+    call, name = calls[ops[op].call], ops[op].name
+    return Address(call.path, call.nth, side, name, ops[op].number - call.before[name], written)
+
+
+def text(graph: Graph, path: str, nth: int) -> str:
+    """A module's call as a name that is taken back."""
+    return f"{path or ROOT}#{nth}" if graph.trace.times[path] > 1 else path or ROOT
+
+
+def address_text(graph: Graph, at: Address) -> str:
+    function = f" {at.function}#{at.kth}" if at.function else ""
+    return f"{text(graph, at.path, at.nth)}{function}:{at.side}"
+
+
+def tensor_of(graph: Graph, name: str) -> tuple[int, bool]:
+    """The op that a name stands for, and whether it is the very tensor or what a module gives.
+
+    UserError for what no module has, and what did not run in the dry run.
+    """
+    match = NAME.fullmatch(name)
+    if not match:
+        raise UserError(f"{name!r} is no position: say NAME, NAME#2 (its third call), NAME:in or NAME:out")
+    call, side = call_of(graph, name, **match.groupdict()), match["side"]
+    if match["function"]:
+        return function_of(graph, call, name, match), True
+    found = call.inputs if side == "in" else call.outputs
+    if not found:
+        raise UserError(f"position {name!r}: no tensor goes {'into' if side == 'in' else 'out of'} it")
+    return found[0], bool(side)
+
+
+def call_of(graph: Graph, name: str, path: str, nth: str | None, **_) -> Call:
+    """The named call of a module, the last where none is named."""
+    paths = graph.trace.paths
+    path = "" if path == ROOT else path
+    if path not in paths:
+        ran = sorted({call.path for call in graph.calls} - {""})
+        near = [each for each in ran if path.rpartition(".")[2] in each.split(".")]
+        hint = f" (there are {some(near)})" if near else nearest(path, ran)
+        raise UserError(f"position {name!r}: the network has no module {path!r}{hint}")
+    calls = [call for call in graph.calls if call.path == paths[path]]
+    if not calls:
+        raise UserError(f"position {name!r}: this module does not run in a pass over images; name another one")
+    if nth and int(nth) >= len(calls):
+        raise UserError(f"position {name!r}: this module runs {len(calls)} times; the last call is #{len(calls) - 1}")
+    return calls[int(nth) if nth else -1]
+
+
+def function_of(graph: Graph, call: Call, name: str, match: re.Match) -> int:
+    number = call.before[match["function"]] + int(match["kth"])
+    for i, op in enumerate(graph.ops):
+        if op.name == match["function"] and op.number == number and i >= call.first:
+            found = i if match["side"] != "in" else op.head
+            if found is not None:
+                return found
+    raise UserError(f"position {name!r}: no such function runs there")

@@ -11,6 +11,7 @@ from torch import nn
 
 from overhaul import catalogue
 from overhaul.models import libraries
+from overhaul.models.anatomy import stages, sync_bn, unreached
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.models.hooked import Hooked
 from overhaul.recipe import Net, is_foreign
@@ -33,6 +34,9 @@ __all__ = [
     "is_complete",
     "outline",
     "parameters",
+    "stages",
+    "sync_bn",
+    "unreached",
 ]
 
 

@@ -4,10 +4,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from overhaul.discovery import Address, Feature, find, logits_of, named
+from overhaul.discovery import Address, Feature, check, find, logits_of, named, spellings
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.system.messages import UserError
 
@@ -15,13 +14,12 @@ from overhaul.system.messages import UserError
 class Tap(TorchFunctionMode):
     """While one module runs: picks up what goes into (or comes out of) the kth call of one function."""
 
-    def __init__(self, pick, at: Address) -> None:
+    def __init__(self, pick, at: Address, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.pick, self.at, self.seen = pick, at, 0
-        self.spellings = (at.function, at.function + "_")  # no string work below: torch.compile cannot trace str.strip
+        self.pick, self.at, self.names, self.seen = pick, at, names, 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        wanted = func.__name__ in self.spellings
+        wanted = func.__name__ in self.names
         if wanted and self.seen == self.at.kth and self.at.side == "in":
             self.pick(args[0])
         out = func(*args, **(kwargs or {}))
@@ -34,15 +32,17 @@ class Tap(TorchFunctionMode):
 class Hooked(Backbone):
     """A network with its features for images of one size, which are looked for when they are first asked for.
 
-    net: left as it is (names, values, forward), but for inplace=False on activations whose input is a feature; the
-    state dict has its names. image_size: side in pixels. names: see Net.positions; without them they are found.
+    net: left as it is; the state dict has its names. image_size: side in pixels. names: see recipe.Net.positions;
+    without them the positions are found.
     """
 
     def __init__(self, net: nn.Module, image_size: int, names: tuple[str, ...] | None = None) -> None:
+        check(net)
         super().__init__()
         self.net, self.image_size, self.names = net, image_size, names
-        self.found, self.on, self.picked, self.counts, self.taps = None, False, {}, {}, {}
-        self._register_state_dict_hook(drop_prefix)
+        self.found: list[Feature] | None = None
+        self.hooks: list = []
+        self.on, self.picked, self.counts, self.taps = False, {}, {}, {}
         self.register_load_state_dict_pre_hook(add_prefix)
 
     @property
@@ -53,44 +53,53 @@ class Hooked(Backbone):
         return self.found
 
     def attach(self) -> None:
-        image = 3, self.image_size, self.image_size
-        found = named(self.net, image, self.names) if self.names else find(self.net, image)
+        """Find the features, and hook onto the modules that give them."""
+        found = named(self.net, self.image_size, self.names) if self.names else find(self.net, self.image_size)
         if len(found) < 2 and not self.names:
+            stages = "no convolution stages" if not found else "one convolution stage"
             raise UserError(
-                f"{type(self.net).__name__} has {len(found) or 'no'} convolution stage{'s' * (len(found) != 1)} at "
-                f"{self.image_size} pixels, and 2 are needed; name the modules to compare"
+                f"{type(self.net).__name__} has {stages} at {self.image_size} pixels, and 2 are needed: name the "
+                f"modules whose maps are compared (--student.positions, --teacher.positions)"
             )
-        self.found, self.addresses = found, [at for each in found for at in each.at]
+        self.found = found
+        self.addresses = [at for each in found for at in each.at]
         for slot, at in enumerate(self.addresses):
-            module, copy = self.net.get_submodule(at.path), at.overwritten
-            if copy and at.side == "in" and not at.function and getattr(module, "inplace", False):
-                module.inplace = copy = False
-            if at.function:
-                module.register_forward_pre_hook(partial(self.open_tap, slot, at, copy))
-                module.register_forward_hook(partial(self.close_tap, slot), always_call=True)
-            elif at.side == "in":
-                module.register_forward_pre_hook(partial(self.see_input, slot, at.nth, copy))
-            else:
-                module.register_forward_hook(partial(self.see_output, slot, at.nth, copy))
+            self.hooks += self.hook(self.net.get_submodule(at.path), slot, at)
+
+    def hook(self, module: nn.Module, slot: int, at: Address) -> list:
+        """Hooks are partials of methods, which pickle, and which a deepcopy binds to the copy."""
+        if at.function:
+            tap = partial(self.open_tap, slot, at, spellings(at.function))
+            untap = module.register_forward_hook(partial(self.close_tap, slot), always_call=True)
+            return [module.register_forward_pre_hook(tap), untap]
+        if at.side == "in":
+            return [module.register_forward_pre_hook(partial(self.see_input, slot, at))]
+        return [module.register_forward_hook(partial(self.see_output, slot, at))]
+
+    def detach(self) -> None:
+        """Take the hooks away; the features are looked for anew when they are asked for."""
+        for each in self.hooks:
+            each.remove()
+        self.found, self.hooks = None, []
 
     def turn(self, slot: int, nth: int) -> bool:
         self.counts[slot] = self.counts.get(slot, -1) + 1
         return self.counts[slot] == nth
 
-    def pick(self, slot: int, copy: bool, tensor: Tensor) -> None:
-        self.picked[slot] = tensor.clone() if copy else tensor
+    def pick(self, slot: int, at: Address, tensor: Tensor) -> None:
+        self.picked[slot] = tensor.clone() if at.overwritten else tensor
 
-    def see_input(self, slot: int, nth: int, copy: bool, module: nn.Module, inputs: tuple) -> None:
-        if self.on and self.turn(slot, nth):
-            self.pick(slot, copy, inputs[0])
-
-    def see_output(self, slot: int, nth: int, copy: bool, module: nn.Module, inputs: tuple, out) -> None:
-        if self.on and self.turn(slot, nth):
-            self.pick(slot, copy, out)
-
-    def open_tap(self, slot: int, at: Address, copy: bool, module: nn.Module, inputs: tuple) -> None:
+    def see_input(self, slot: int, at: Address, module: nn.Module, inputs: tuple) -> None:
         if self.on and self.turn(slot, at.nth):
-            self.taps[slot] = Tap(partial(self.pick, slot, copy), at)
+            self.pick(slot, at, inputs[0])
+
+    def see_output(self, slot: int, at: Address, module: nn.Module, inputs: tuple, out) -> None:
+        if self.on and self.turn(slot, at.nth):
+            self.pick(slot, at, out)
+
+    def open_tap(self, slot: int, at: Address, names: tuple[str, ...], module: nn.Module, inputs: tuple) -> None:
+        if self.on and self.turn(slot, at.nth):
+            self.taps[slot] = Tap(partial(self.pick, slot, at), at, names)
             self.taps[slot].__enter__()
 
     def close_tap(self, slot: int, module: nn.Module, inputs: tuple, out) -> None:
@@ -105,27 +114,31 @@ class Hooked(Backbone):
         self.on, self.picked, self.counts = True, {}, {}  # fresh ones: cleared ones would cost a second graph
         try:
             logits = logits_of(self.net(images))
+            return Stages(logits, self.gathered(features))
         finally:
-            self.on = False
-        missing = [str(at) for slot, at in enumerate(self.addresses) if slot not in self.picked]
-        if missing:
-            raise UserError(
-                f"this forward pass did not reach {', '.join(missing)}: does the network skip layers at random? name "
-                f"other modules"
-            )
-        maps = iter([self.picked[slot] for slot in range(len(self.addresses))])
-        self.picked = {}
-        return Stages(logits, [joined([next(maps) for _ in each.at]) for each in features])
+            self.on, self.picked = False, {}
+            for slot in list(self.taps):
+                self.taps.pop(slot).__exit__(None, None, None)
+
+    def gathered(self, features: list[Feature]) -> list[Tensor]:
+        """The maps of the running pass; UserError for one that it did not reach."""
+        maps, slot = [], 0
+        for each in features:
+            slots, slot = range(slot, slot + len(each.at)), slot + len(each.at)
+            if not all(number in self.picked for number in slots):
+                raise UserError(
+                    f"this forward pass did not reach {each.name}: does the network skip layers at random, or take "
+                    f"another way in training? name other modules"
+                )
+            tensors = [self.picked[number] for number in slots]
+            maps.append(tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1))
+        return maps
 
     @property
     def norms(self) -> list[list[nn.Module] | None]:
-        return [self.closed(each) for each in self.features]
-
-    def closed(self, feature: Feature) -> list[nn.Module] | None:
-        """The affine BatchNorms whose scale and shift are a feature's margin; None where there are none."""
-        norms = [self.net.get_submodule(name) for name in feature.norms]
-        affine = all(isinstance(norm, _BatchNorm) and norm.affine for norm in norms)
-        return norms if norms and affine and feature.behind in ("direct", "sum") else None
+        return [
+            [self.net.get_submodule(name) for name in each.norms] if each.closed else None for each in self.features
+        ]
 
     @property
     def widths(self) -> list[int]:
@@ -135,18 +148,15 @@ class Hooked(Backbone):
     def bare(self) -> nn.Module:
         return self.net
 
+    def state_dict(self, *args, **kwargs) -> dict:
+        """The plain network's, under its names, wherever this module stands in another."""
+        return self.net.state_dict(*args, **kwargs)
 
-def joined(maps: list[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
-
-
-def drop_prefix(module: nn.Module, state: dict, prefix: str, _local) -> None:
-    """Give the state the plain network's names."""
-    inner = f"{prefix}net."
-    for name in [each for each in state if each.startswith(inner)]:
-        state[prefix + name.removeprefix(inner)] = state.pop(name)
+    def load_state_dict(self, *args, **kwargs):
+        return self.net.load_state_dict(*args, **kwargs)
 
 
 def add_prefix(module: nn.Module, state: dict, prefix: str, *_) -> None:
-    for name in [each for each in state if each.startswith(prefix)]:
-        state[f"{prefix}net.{name.removeprefix(prefix)}"] = state.pop(name)
+    """Where the state of a module around it is loaded: lead the plain names to the network."""
+    mine = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
+    state.update({f"{prefix}net.{name.removeprefix(prefix)}": value for name, value in mine.items()})
