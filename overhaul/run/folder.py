@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import yaml
@@ -23,6 +23,7 @@ from overhaul.system.messages import UserError, launched, warn
 MAY_CHANGE = (
     "output_dir",
     "data_path",
+    "beside",
     "tracker",
     "workers",
     "skip_broken",
@@ -33,6 +34,9 @@ MAY_CHANGE = (
     "push_every",
     "push_private",
 )  # between two starts of one run
+DEFAULTS = {  # what an entry is that an earlier release did not know
+    each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING
+}
 NOT_KEPT = (
     "resume",
     "resume_with",
@@ -212,6 +216,7 @@ def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
     """UserError for a configuration that differs in what may not change between two starts, or is named besides."""
     mine, theirs = flatten(mine), flatten(theirs)
+    theirs |= {key: DEFAULTS[key] for key in mine if key in DEFAULTS and key not in theirs}
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs
