@@ -40,13 +40,18 @@ def sized(net: Net | None) -> dict | None:
 
 def commands(row: Setup) -> list[str]:
     """What trains a row: its teacher's command first, where there is a row for that."""
-    command, teaching = f"overhaul train --setup {row.name}", teacher_setup(row)
+    command, teaching = f"overhaul train --setup {row.name}{own_words(row)}", teacher_setup(row)
     if row.teacher is None or row.teacher.weights:
         return [command]
     if teaching is None:
         return [f"{command} --teacher SOURCE"]
     folder = default_folder(teaching.name, teaching.method, 0)
-    return [f"overhaul train --setup {teaching.name}", f"{command} --teacher {folder}"]
+    return [f"overhaul train --setup {teaching.name}{own_words(teaching)}", f"{command} --teacher {folder}"]
+
+
+def own_words(row: Setup) -> str:
+    """What a row for images of one's own has to be given."""
+    return " --data_path FOLDER --student NETWORK" if row.student.is_any else ""
 
 
 def models() -> list[dict]:

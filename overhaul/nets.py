@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 
 from overhaul import catalogue
-from overhaul.system.messages import UserError, choose, nearest, printable
+from overhaul.system.messages import WEIGHTS, UserError, choose, nearest, printable
 
 LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave no finite numbers of an image
 LIBRARY = re.compile(r"(timm|torchvision):([^@]*)(@.*)?")  # a network of a library, and which of its trained weights
@@ -77,7 +77,8 @@ class Net:
         if (self.mean is None) != (self.std is None):
             raise UserError(f"{flags}mean and {flags}std go together; name both")
         if self.weights and is_foreign(self.weights) and "@" not in self.weights:
-            raise UserError(f"{flags}weights {self.weights} names a network; {advice(self.weights, flags)}")
+            how = advice(self.weights, flags.removesuffix("."))
+            raise UserError(f"{flags}weights {self.weights} names a network, not its weights; {how}")
         if self.positions is not None and (not self.positions or not all(map(str.strip, self.positions))):
             raise UserError(f"{flags}positions are names of modules, at least one; leave it out to have them found")
         if twice := [name for n, name in enumerate(self.positions or ()) if name in self.positions[:n]]:
@@ -133,15 +134,17 @@ def named(text: str | PathLike) -> Net:
         return Net(family=text)
     if text.endswith(".py") or ".py:" in text:
         raise UserError(f"{text}: a network in a file of Python is named with what makes it, FILE.py:FUNCTION")
+    if re.fullmatch(r"[A-Za-z][\w.]+:[\w.]*", text) and not text.endswith(WEIGHTS):
+        raise UserError(f"{text}: a network is named timm:NAME, torchvision:NAME or FILE.py:FUNCTION")
     return Net(weights=text)
 
 
-def advice(family: str, flags: str = "--") -> str:
-    """How trained weights of a network that is not ours are named."""
-    own = f"{flags}weights FILE" if flags.endswith(".") else "the file that holds them"
+def advice(family: str, flag: str = "") -> str:
+    """How trained weights of a network that is not ours are named, by a flag or as a source."""
     library, _, name = family.partition(":")
-    theirs = {"timm": f"timm/{name}.TAG, on the Hub, or ", "torchvision": f"torchvision:{name}@DEFAULT, or "}
-    return f"its trained weights are {theirs.get(library, '')}{own}"
+    known = {"timm": f"{flag} timm/{name}.TAG, on the Hub", "torchvision": f"{flag} torchvision:{name}@DEFAULT"}
+    file = f"{flag}.weights FILE" if flag else f"FILE --net {family}"
+    return f"name them: {' or '.join([*filter(None, [known.get(library, '').strip()]), file])}"
 
 
 def check_names(flag: str, net: Net) -> None:
@@ -153,8 +156,8 @@ def check_names(flag: str, net: Net) -> None:
         check_arguments(f"{flag}.kwargs", net.kwargs)
         return
     known = catalogue.families()
-    if net.family not in known and ":" in net.family:
-        raise UserError(f"{flag} {net.family}: a network is timm:NAME, torchvision:NAME or FILE.py:FUNCTION")
+    if net.family not in known:
+        named(net.family)
     taken = catalogue.arguments(choose(f"{flag}.family", net.family, known))
     if unknown := [name for name in net.kwargs if taken and name not in taken]:
         known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"

@@ -71,7 +71,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
 def teacher_setup(setup: Setup) -> Setup | None:
     """The row that trains a setup's teacher, or None."""
     rows = (row for row in SETUPS.values() if row.teacher is None and setup.teacher is not None)
-    return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
+    return next((row for row in rows if row.data in (setup.data, None) and same_net(row.student, setup.teacher)), None)
 
 
 def resolve(

@@ -72,7 +72,8 @@ class Flags:
         kind = self.kind(name)
         if kind is None:
             raise UserError(f"{before}{name} is unknown{nearest(name, self.kinds, 0.5)}")
-        if (kind is Net or of_origin(kind, dict)) and isinstance(several := loaded(value), Mapping):
+        several = value if kind is Net and isinstance(value, str) and "{" not in value[:1] else loaded(value)
+        if (kind is Net or of_origin(kind, dict)) and isinstance(several, Mapping):
             entries = [self.flat(f"{name}.{str(key).replace('-', '_')}", each, before) for key, each in several.items()]
             return {key: each for entry in entries for key, each in entry.items()}
         if kind is Net and name == "teacher" and value is None:
