@@ -1,6 +1,5 @@
 """A network as a user names it: which one, its trained weights, and what is said of both; imports without torch."""
 
-import math
 import re
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -192,8 +191,8 @@ def is_plain(value: object, most: float = LARGEST_NUMBER) -> bool:
     """Whether a value is a bool, a bounded number, a short text, or a short list of these."""
     if isinstance(value, (list, tuple)):
         alone = not any(isinstance(each, (list, tuple)) for each in value)
-        total = sum(abs(each) for each in value if isinstance(each, (int, float)))
-        return alone and len(value) <= LONGEST_LIST and all(map(is_plain, value)) and total <= most
+        plain = alone and len(value) <= LONGEST_LIST and all(map(is_plain, value))
+        return plain and sum(abs(each) for each in value if isinstance(each, (int, float))) <= most
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT and value.isprintable()
-    return value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and math.fabs(value) <= most)
+    return value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and abs(value) <= most)

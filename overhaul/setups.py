@@ -238,17 +238,3 @@ ROWS = (
     teacher_row(OWN, "own_teacher", ANY, lr=0.01),  # goes on from trained weights
 )
 SETUPS = {setup.name: setup for setup in ROWS}
-PARAMETERS = {  # how many numbers each network learns
-    str(WRN_28_4): 5_872_180,
-    str(CIFAR_A.student): 2_772_020,
-    str(wide_resnet(28, 2)): 1_479_220,
-    str(wide_resnet(16, 2)): 703_284,
-    str(RESNET_56): 861_620,
-    str(PYRAMID_200): 26_844_952,
-    str(PYRAMID_110): 3_913_536,
-    str(resnet(152)): 60_192_808,
-    str(RESNET_50): 25_557_032,
-    str(MOBILENET): 4_231_976,
-    str(DIGITS.teacher): 691_674,
-    str(DIGITS.student): 77_850,
-}

@@ -60,7 +60,7 @@ def of_training(argv: list[str], words: str, examples: tuple[str, ...]) -> str:
         titles.setdefault(title_of(name), []).append(row(name, kinds[name], helps, values.get(name)))
     whose = f"defaults are those of {setup}" if setup else "`--setup NAME --help` shows that setup's values"
     words = f"{words}. Flags change the setup; {whose}; `overhaul models` lists the networks"
-    return page("usage: overhaul train --setup NAME [--FLAG VALUE ...]", words, examples, titles)
+    return page("usage: overhaul train [--setup NAME] [--FLAG VALUE ...]", words, examples, titles)
 
 
 def title_of(name: str) -> str:

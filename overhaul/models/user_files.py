@@ -47,7 +47,8 @@ def module_of(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
     sys.modules[name] = module
     try:
-        with running(str(file), file), torch.device("cpu"):  # which counts even while a network is made without values
+        # its tensors have values even while a network without values is made
+        with running(str(file), file), torch.device("cpu"), torch.random.fork_rng(devices=()):
             exec(compile(content, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]

@@ -10,10 +10,10 @@ HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs
 KINDS = {"int": "a whole number", "bool": "true or false", "float": "a number"}
 OTHERS = (
     "Any other convolutional network:",
-    "    timm:NAME              --student timm:mobilenetv3_small_100; with fresh weights (trained ones: timm/NAME.TAG)",
-    "    torchvision:NAME       --student torchvision:mobilenet_v2; torchvision:mobilenet_v2@DEFAULT: with trained weights",
-    "    FILE.py:FUNCTION       --student my_net.py:make_net; what the function returns; it gets num_classes, if it takes it,",
-    "                           and the arguments of --student.kwargs",
+    "    timm:NAME              --student timm:mobilenetv3_small_100; fresh weights (trained ones: timm/NAME.TAG)",
+    "    torchvision:NAME       --student torchvision:mobilenet_v2; with torchvision's weights: mobilenet_v2@DEFAULT",
+    "    FILE.py:FUNCTION       --student my_net.py:make_net; what the function returns; it gets num_classes where it",
+    "                           takes it, and the arguments of --student.kwargs",
 )
 INDENTED = {"initial_indent": "    ", "subsequent_indent": "    "}
 

@@ -34,9 +34,7 @@ MAY_CHANGE = (
     "push_every",
     "push_private",
 )  # between two starts of one run
-DEFAULTS = {  # what an entry is that an earlier release did not know
-    each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING
-}
+DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
 NOT_KEPT = (
     "resume",
     "resume_with",
@@ -214,9 +212,9 @@ def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
 
 
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
-    """UserError for a configuration that differs in what may not change between two starts, or is named besides."""
-    mine, theirs = flatten(mine), flatten(theirs)
-    theirs |= {key: DEFAULTS[key] for key in mine if key in DEFAULTS and key not in theirs}
+    """UserError where two differ in what may not change, but for `besides`; what an old one lacks has its default."""
+    mine = flatten(mine)
+    theirs = {key: DEFAULTS.get(key) for key in mine} | flatten(theirs)
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs
