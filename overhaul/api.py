@@ -3,143 +3,52 @@
 They return values and print nothing. What the user can mend is raised as a UserError, which is a ValueError.
 """
 
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from overhaul import listing
 from overhaul.options import Compile, DataOptions, Precision, Run
-from overhaul.recipe import Net, Setup
-from overhaul.setups import HIDDEN, get, settings
+from overhaul.recipe import Setup
+from overhaul.setups import HIDDEN, check_whole, get, settings
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
+from overhaul.trained import evaluate, export, load, predict, pull, push
 
 if TYPE_CHECKING:
-    from overhaul.models import Backbone
     from overhaul.training.record import Result
 
-
-def load(source: str, revision: str | None = None) -> "Backbone":
-    """A trained network in eval mode.
-
-    Args:
-        source: a run's or student's folder, a checkpoint file, or USER/REPO on the Hub
-        revision: a branch, tag or commit of a repository on the Hub
-    """
-    from overhaul import hub
-
-    return hub.load(f"{source}@{revision}" if revision else source)
+__all__ = [
+    "bench",
+    "bench_data",
+    "demo",
+    "evaluate",
+    "export",
+    "load",
+    "models",
+    "predict",
+    "prepare",
+    "pull",
+    "push",
+    "setups",
+    "train",
+]
 
 
 @takes(Setup, Run, hidden=HIDDEN, of_row=Setup)
-def train(setup: str | Setup, *, show: bool = False, **changes) -> "Result":
+def train(setup: str | Setup = "own", *, show: bool = False, **changes) -> "Result":
     """Train a setup: distil a student, train it alone, or train a teacher; a run in its folder is gone on with.
 
     Returns the Result: its folder, the lines of its metrics.jsonl (.metrics, .final, .best), and the teacher's top-1
     accuracy in percent. An interrupted run goes on with the same call. Raises UserError for what the user can mend.
 
     Args:
-        setup: a row of SETUPS, by its name or changed
+        setup: a row of SETUPS, by its name or changed; own, for images and a student of one's own, unless named
         show: tell of it on stdout, with a bar on a terminal or in a notebook, elsewhere a line a minute
     """
     setup, run = settings(setup, changes)
+    check_whole(setup, run)
     from overhaul.training.trainer import train
 
     return train(setup, run, show)
-
-
-@takes(Net, DataOptions, hidden=("weights",))
-def evaluate(
-    source: str,
-    *,
-    data: str,
-    mixed_precision: Precision | None = None,
-    setup: str | None = None,
-    show: bool = False,
-    **options,
-) -> dict:
-    """Top-1 and top-5 accuracy in percent on the test split: {"top1", "top5", "images"}.
-
-    Args:
-        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
-        data: cifar10, cifar100, imagenet, digits, a Hub id or a folder
-        mixed_precision: no, bf16 or fp16 (a GPU)
-        setup: whose image size, mean and std to use where the source does not say them
-        show: tell on stderr how far it is, as the command does
-    """
-    words = {field.name: options.pop(field.name) for field in fields(Net) if field.name in options}
-    net, like = Net(weights=str(source), **words), get(setup) if setup else None
-    options = DataOptions(**options)
-    from overhaul.training.evaluation import evaluate_source
-
-    return evaluate_source(net, str(data), options, like, mixed_precision, show)
-
-
-@takes(Net, hidden=("weights",))
-def predict(
-    source: str,
-    images: list[str],
-    *,
-    top: int = 5,
-    setup: str | None = None,
-    class_names: str | None = None,
-    **options,
-) -> list[dict]:
-    """The most probable classes of image files, an {"image", "classes": [[name, probability], ...]} each.
-
-    Args:
-        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
-        images: image files, and folders of them
-        top: how many classes to show
-        setup: whose image size, mean and std to use where the source does not say them
-        class_names: a text file with one class name a line, for a source that does not name them
-    """
-    net, like = Net(weights=str(source), **options), get(setup) if setup else None
-    from overhaul.training.evaluation import predict
-
-    return predict(net, [images] if isinstance(images, (str, Path)) else images, top, like, class_names)
-
-
-def pull(source: str, *, out: str) -> dict:
-    """Copy a student from the Hub into a new folder: {"folder", "repo", "revision": the commit, "left_out": files}.
-
-    Args:
-        source: USER/REPO[@REVISION] on the Hub
-        out: the folder to make
-    """
-    from overhaul.hub import weights
-
-    return weights.pull(source, out)
-
-
-def push(run: str, repo: str, *, private: bool = False, best: bool = False) -> str:
-    """Send a run's student to the Hub, with its model card, and return the commit's address.
-
-    Args:
-        run: the folder of a run
-        repo: USER/REPO on the Hub; made if it is not there
-        private: make the repository private, if it is not there yet
-        best: the student of the best epoch in place of the final one
-    """
-    from overhaul.hub import publish
-
-    return publish.push(run, repo, private, best)
-
-
-@takes(Net, hidden=("weights",))
-def export(source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: str, **options) -> dict:
-    """Write a bare student as one file: {"file", "format", "bytes", "difference", "size", "mean", "std"}.
-
-    difference: of the logits of random images from the original's, as a share of the largest. size: of the images.
-
-    Args:
-        source: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
-        format: safetensors, pt2 (torch.export) or onnx
-        out: the file to write
-    """
-    from overhaul.hub.export import export
-
-    return export(Net(weights=str(source), **options), format, out)
 
 
 @takes(DataOptions)
@@ -190,6 +99,8 @@ def bench(
     """
     if steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
+    if get(setup).student.is_any:
+        raise UserError(f"--setup {setup} names no networks that could be timed: name another setup")
     row, run = get(setup), Run(mixed_precision=mixed_precision, compile=compile)
     from overhaul.bench import bench
 

@@ -5,7 +5,36 @@ from dataclasses import asdict, fields
 from overhaul import catalogue
 from overhaul.options import default_folder
 from overhaul.recipe import Net, Setup
-from overhaul.setups import PARAMETERS, SETUPS, get, teacher_setup
+from overhaul.setups import (
+    CIFAR_A,
+    DIGITS,
+    MOBILENET,
+    PYRAMID_110,
+    PYRAMID_200,
+    RESNET_50,
+    RESNET_56,
+    SETUPS,
+    WRN_28_4,
+    get,
+    resnet,
+    teacher_setup,
+    wide_resnet,
+)
+
+PARAMETERS = {  # how many numbers each network of SETUPS learns
+    str(WRN_28_4): 5_872_180,
+    str(CIFAR_A.student): 2_772_020,
+    str(wide_resnet(28, 2)): 1_479_220,
+    str(wide_resnet(16, 2)): 703_284,
+    str(RESNET_56): 861_620,
+    str(PYRAMID_200): 26_844_952,
+    str(PYRAMID_110): 3_913_536,
+    str(resnet(152)): 60_192_808,
+    str(RESNET_50): 25_557_032,
+    str(MOBILENET): 4_231_976,
+    str(DIGITS.teacher): 691_674,
+    str(DIGITS.student): 77_850,
+}
 
 
 def setups() -> list[dict]:
@@ -40,13 +69,18 @@ def sized(net: Net | None) -> dict | None:
 
 def commands(row: Setup) -> list[str]:
     """What trains a row: its teacher's command first, where there is a row for that."""
-    command, teaching = f"overhaul train --setup {row.name}", teacher_setup(row)
+    command, teaching = f"overhaul train --setup {row.name}{own_words(row)}", teacher_setup(row)
     if row.teacher is None or row.teacher.weights:
         return [command]
     if teaching is None:
         return [f"{command} --teacher SOURCE"]
     folder = default_folder(teaching.name, teaching.method, 0)
-    return [f"overhaul train --setup {teaching.name}", f"{command} --teacher {folder}"]
+    return [f"overhaul train --setup {teaching.name}{own_words(teaching)}", f"{command} --teacher {folder}"]
+
+
+def own_words(row: Setup) -> str:
+    """What a row for images of one's own has to be given."""
+    return " --data_path FOLDER --student NETWORK" if row.student.is_any else ""
 
 
 def models() -> list[dict]:

@@ -1,101 +1,35 @@
 """What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 from overhaul import catalogue
-from overhaul.system.messages import UserError, choose, nearest
+from overhaul.nets import (
+    FUNCTION,
+    LIBRARY,
+    Net,
+    check_names,
+    check_normalisation,
+    is_foreign,
+    is_mean,
+    is_std,
+    named,
+)
+from overhaul.system.messages import UserError, choose
 
-LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave no finite numbers of an image
-LIBRARY = re.compile(r"(timm|torchvision):([^@]*)(@.*)?")  # a network of a library, and which of its trained weights
-FUNCTION = re.compile(r"(.+\.py):(\w+)")  # a function in a file of the user's
-
-
-def is_foreign(family: str | None) -> bool:
-    """Whether it names a network of a library or of a user's file: timm:NAME, torchvision:NAME, FILE.py:FUNCTION."""
-    return bool(family and (LIBRARY.fullmatch(family) or FUNCTION.fullmatch(family)))
-
-
-def is_mean(values: tuple[float, ...]) -> bool:
-    return all(abs(each) < LARGEST for each in values)
-
-
-def is_std(values: tuple[float, ...]) -> bool:
-    return all(LEAST_STD < each < LARGEST for each in values)
-
-
-def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, flags: str = "--") -> None:
-    """UserError for what no images have, or would leave no numbers of them."""
-    if mean is not None and not is_mean(mean):
-        raise UserError(f"{flags}mean is three numbers in 0..1, not {list(mean)}")
-    if std is not None and not is_std(std):
-        raise UserError(f"{flags}std must be above 0, not {list(std)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Net:
-    """A network and its trained weights.
-
-    Args:
-        family: a name that `overhaul models` lists, timm:NAME, torchvision:NAME or FILE.py:FUNCTION; told by the weights
-            where it is not named
-        kwargs: the family's arguments
-        weights: a run's or student's folder, a checkpoint file, or USER/REPO[@REVISION] on the Hub
-        key: which entry of a checkpoint file holds the weights, or their prefix in it, where several fit
-        mean: of the pixels that it was trained on, a channel each, where the weights do not say
-        std: of the pixels that it was trained on, a channel each, where the weights do not say
-        positions: the modules whose maps are compared, in place of those that are found: what each gives before the
-            activation that it ends in (NAME#2: its third call; NAME:in, NAME:out: that very tensor)
-        image_size: side in pixels of the images that a teacher sees, in place of the student's
-    """
-
-    family: str | None = None
-    kwargs: dict[str, int | bool | float | str] = field(default_factory=dict)
-    weights: str | None = None
-    key: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    positions: tuple[str, ...] | None = None
-    image_size: int | None = None
-
-    def check(self, flags: str = "--") -> None:
-        """UserError for what cannot be; flags: what those of its fields begin with."""
-        check_normalisation(self.mean, self.std, flags)
-        if self.key is not None and self.weights is None:
-            raise UserError(f"{flags}key {self.key} goes with the weights of a checkpoint file, and none are named")
-        if (self.mean is None) != (self.std is None):
-            raise UserError(f"{flags}mean and {flags}std go together; name both")
-
-    @property
-    def named(self) -> "Net | None":
-        """The net, where its family is named."""
-        return self if self.family else None
-
-    def __str__(self) -> str:
-        return " ".join([str(self.family), *(f"{key}={value}" for key, value in self.kwargs.items())])
-
-    @property
-    def title(self) -> str:
-        """As papers write it, without its number of classes."""
-        kept = {key: value for key, value in self.kwargs.items() if key not in ("num_classes", "bottleneck")}
-        return " ".join([self.family, *(f"{key} {value}" for key, value in kept.items())])
-
-
-def check_names(flag: str, net: Net) -> None:
-    """UserError for a family that there is not, and for arguments that it does not take or lacks, without torch.
-
-    Where there are weights they may say the arguments.
-    """
-    if is_foreign(net.family):
-        return
-    taken = catalogue.arguments(choose(f"{flag}.family", net.family, catalogue.families()))
-    if unknown := [name for name in net.kwargs if taken and name not in taken]:
-        known = ", ".join(name for name in taken if name != "num_classes") or "no arguments"
-        raise UserError(f"{flag}.kwargs: {net.family} takes {known}, not {unknown[0]}{nearest(unknown[0], taken)}")
-    missing = [name for name in catalogue.required(net.family) if name not in (*net.kwargs, "num_classes")]
-    if missing and net.weights is None:
-        names = " and ".join(f"{flag}.kwargs.{name}" for name in missing)
-        raise UserError(f"{flag}.family {net.family} needs {names}; `overhaul models` says which values there are")
+__all__ = [
+    "FUNCTION",
+    "LIBRARY",
+    "Net",
+    "Preprocessing",
+    "Published",
+    "Setup",
+    "check_normalisation",
+    "is_foreign",
+    "is_mean",
+    "is_std",
+    "named",
+]
 
 
 @dataclass(frozen=True)
@@ -145,12 +79,16 @@ class Published:
 class Setup:
     """What is trained: everything that moves a number.
 
+    A row for images of one's own leaves open data, student and teacher, and the student's size, mean and std of images.
+
     Args:
         name: the row's name in SETUPS
         method: overhaul (distillation) or original (the student alone)
         data: cifar10, cifar100, digits, imagenet, a Hub id or a folder
-        student: the network that learns; --student SOURCE gives the weights that it begins with, in place of fresh ones
-        teacher: the network it learns from; --teacher SOURCE gives its weights (a run's folder, a file, a Hub id)
+        student: the network that learns: timm:NAME, torchvision:NAME or FILE.py:FUNCTION, with fresh weights, or where
+            the trained weights are that it begins with (a run's folder, a file, a Hub id)
+        teacher: the network it learns from: where its trained weights are (a run's folder, a file, a Hub id,
+            torchvision:NAME@DEFAULT), or timm:NAME, torchvision:NAME or FILE.py:FUNCTION with --teacher.weights
         num_classes: for data that do not say; otherwise the data decide
         epochs: length of the run; the learning rate's drops scale with it
         batch_size: images a step, all processes together
@@ -161,8 +99,9 @@ class Setup:
         nesterov: whether the momentum is Nesterov's
         weight_decay: on every parameter of student and connectors
         distill_weight: weight of the summed stage losses beside the cross-entropy
+        teacher_norm: statistics of the teacher's BatchNorms: batch (of each batch, as in the paper) or running
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
-        image_size: side of the training and test images in pixels
+        image_size: side of the training and test images in pixels; the student's own where the setup leaves it open
         test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
         pad: pixels of reflected border a random crop is taken from
         crop_area: range of a random resized crop's share of the image, 1 being all of it; without it the crop is of pad
@@ -174,7 +113,7 @@ class Setup:
 
     name: str
     method: str = "overhaul"
-    data: str
+    data: str | None
     student: Net
     teacher: Net | None = None
     num_classes: int | None = None
@@ -187,18 +126,20 @@ class Setup:
     nesterov: bool = True
     weight_decay: float
     distill_weight: float
+    teacher_norm: Literal["batch", "running"] = "batch"
     mixup: float = 0.0
-    image_size: int
+    image_size: int | None
     test_resize: int | None = None
     pad: int = 0
     crop_area: tuple[float, float] | None = None
     flip: bool = True
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     published: Published | None = None
 
     def __post_init__(self) -> None:
         choose("--method", self.method, catalogue.methods())
+        choose("--teacher_norm", self.teacher_norm, ("batch", "running"))
         for role, net in (("student", self.student), ("teacher", self.teacher)):
             if net and net.family:
                 check_names(f"--{role}", net)
@@ -213,7 +154,7 @@ class Setup:
             raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
         if self.nesterov and not self.momentum:
             raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
-        if self.test_resize is not None and self.test_resize < self.image_size:
+        if None not in (self.test_resize, self.image_size) and self.test_resize < self.image_size:
             raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
         if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
@@ -223,10 +164,14 @@ class Setup:
         self.student.check("--student.")
         if self.student.mean:
             raise UserError("--student.mean and --student.std count for nothing: the student sees --mean and --std")
+        if self.student.image_size:
+            raise UserError("--student.image_size counts for nothing: the student sees images of --image_size")
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """How its test images are shown."""
+    def preprocessing(self) -> Preprocessing | None:
+        """How its test images are shown; None where that is left to the student."""
+        if None in (self.image_size, self.mean, self.std):
+            return None
         return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
 
     def drops_before(self, epoch: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
+from os import PathLike
 
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
@@ -19,7 +19,7 @@ def get(name: str) -> Setup:
 def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     """A row with the changes that are its fields, and a Run of those that are not.
 
-    A network may be named by the source of its weights alone.
+    A network may be named in a word; see nets.named.
     """
     setup = get(setup) if isinstance(setup, str) else setup
     recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
@@ -28,8 +28,8 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
         raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
     recipe = {name: changes[name] for name in recipes if name in changes}
     for role in ("teacher", "student"):
-        if isinstance(recipe.get(role), (str, Path)):
-            recipe[role] = replace(getattr(setup, role) or Net(), weights=str(recipe[role]))
+        if isinstance(recipe.get(role), (str, PathLike)):
+            recipe[role] = (getattr(setup, role) or ANY).said(recipe[role])
     changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
     refuse_idle(setup, changed, run)
     for net in filter(None, (changed.student, changed.teacher)):
@@ -38,11 +38,23 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     return changed, run
 
 
+def check_whole(setup: Setup, run: Run) -> None:
+    """UserError where a row for images of one's own has been given no student or no images."""
+    if setup.student.is_any:
+        raise UserError(
+            f"--setup {setup.name} needs a student: --student timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or where "
+            f"trained weights are that it begins with"
+        )
+    if setup.data is None and run.data_path is None:
+        raise UserError(f"--setup {setup.name} needs images: --data_path FOLDER, or --data USER/SET, a set on the Hub")
+
+
 def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     """UserError for a setting that is not the row's, or not the usual one, and would change nothing."""
     idle = {}
     if setup.method == "original":
-        idle |= dict.fromkeys(("teacher", "distill_weight"), "--method original trains the student alone")
+        alone = ("teacher", "distill_weight", "teacher_norm", "beside")
+        idle |= dict.fromkeys(alone, "--method original trains the student alone")
     if setup.crop_area:
         idle["pad"] = "with --crop_area there is no border"
     if not run.streaming:
@@ -59,7 +71,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
 def teacher_setup(setup: Setup) -> Setup | None:
     """The row that trains a setup's teacher, or None."""
     rows = (row for row in SETUPS.values() if row.teacher is None and setup.teacher is not None)
-    return next((row for row in rows if row.data == setup.data and same_net(row.student, setup.teacher)), None)
+    return next((row for row in rows if row.data in (setup.data, None) and same_net(row.student, setup.teacher)), None)
 
 
 def resolve(
@@ -98,6 +110,9 @@ def is_row(setup: Setup) -> bool:
 
 def same_net(one: Net, other: Net) -> bool:
     return (one.family, one.kwargs) == (other.family, other.kwargs)
+
+
+ANY = Net()
 
 
 def wide_resnet(depth: int, width: int, num_classes: int = 100) -> Net:
@@ -179,6 +194,21 @@ DIGITS = replace(
     std=(0.5, 0.5, 0.5),
     published=None,
 )
+OWN = replace(  # for images and a student of one's own: fewer images than ImageNet's, shown with its student's size
+    IMAGENET_A,
+    name="own",
+    data=None,
+    teacher=ANY,
+    student=ANY,
+    batch_size=64,
+    lr=0.025,  # ImageNet's, for a quarter of its batch
+    image_size=None,
+    test_resize=None,
+    crop_area=(0.25, 1.0),  # ImageNet's 0.08 often shows none of the object, and small sets average less out
+    mean=None,
+    std=None,
+    published=None,
+)
 
 
 def teacher_row(base: Setup, name: str, net: Net, **changes) -> Setup:
@@ -204,19 +234,7 @@ ROWS = (
     teacher_row(CIFAR_E, "cifar_teacher_pyramid", PYRAMID_200, mixup=1.0),
     DIGITS,
     teacher_row(DIGITS, "digits_teacher", DIGITS.teacher, epochs=12),
+    OWN,
+    teacher_row(OWN, "own_teacher", ANY, lr=0.01),  # goes on from trained weights
 )
 SETUPS = {setup.name: setup for setup in ROWS}
-PARAMETERS = {  # how many numbers each network learns
-    str(WRN_28_4): 5_872_180,
-    str(CIFAR_A.student): 2_772_020,
-    str(wide_resnet(28, 2)): 1_479_220,
-    str(wide_resnet(16, 2)): 703_284,
-    str(RESNET_56): 861_620,
-    str(PYRAMID_200): 26_844_952,
-    str(PYRAMID_110): 3_913_536,
-    str(resnet(152)): 60_192_808,
-    str(RESNET_50): 25_557_032,
-    str(MOBILENET): 4_231_976,
-    str(DIGITS.teacher): 691_674,
-    str(DIGITS.student): 77_850,
-}

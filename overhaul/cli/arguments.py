@@ -4,17 +4,17 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
 from overhaul import api
-from overhaul.cli.values import NO_YAML, SWITCH, accept, is_switch, loaded, of_origin, words
+from overhaul.cli.values import NO_YAML, SWITCH, Reader, accept, is_switch, loaded, of_origin, words
 from overhaul.options import Run
-from overhaul.recipe import Net, Setup
+from overhaul.recipe import Net, Setup, named
 from overhaul.setups import HIDDEN, SETUPS, get
 from overhaul.system.messages import UserError, nearest
 
@@ -72,13 +72,15 @@ class Flags:
         kind = self.kind(name)
         if kind is None:
             raise UserError(f"{before}{name} is unknown{nearest(name, self.kinds, 0.5)}")
-        if (kind is Net or of_origin(kind, dict)) and isinstance(several := loaded(value), Mapping):
+        several = value if kind is Net and isinstance(value, str) and "{" not in value[:1] else loaded(value)
+        if (kind is Net or of_origin(kind, dict)) and isinstance(several, Mapping):
             entries = [self.flat(f"{name}.{str(key).replace('-', '_')}", each, before) for key, each in several.items()]
             return {key: each for entry in entries for key, each in entry.items()}
         if kind is Net and name == "teacher" and value is None:
             return {name: None}
-        if kind is Net and isinstance(value, str):
-            return self.flat(f"{name}.weights", value, before)
+        if kind is Net and isinstance(value, str) and value.strip():
+            said = named(value)
+            return {f"{name}.{field}": each for field in ("family", "weights") if (each := getattr(said, field))}
         return {name: accept(f"{before}{name}", kind, value)}
 
 
@@ -89,8 +91,8 @@ def parse(function: Callable, argv: list[str], command: str, as_json: bool) -> d
     """
     parameters = inspect.signature(function).parameters
     flags = Flags(command, flags_of(function) | ({"json": bool} if as_json else {}))
-    named, alone = flags.split(argv)
-    values = {name: each for flag, text in named for name, each in flags.flat(flag, text).items()}
+    given, alone = flags.split(argv)
+    values = {name: each for flag, text in given for name, each in flags.flat(flag, text).items()}
     for name, each in parameters.items():
         if each.kind is not each.KEYWORD_ONLY and alone:
             several = of_origin(each.annotation, list) is not None
@@ -133,10 +135,10 @@ def parse_training(argv: list[str]) -> dict:
     Raises UserError for an unknown setup, flag or value; --print_config exits.
     """
     flags = training_flags()
-    named, alone = flags.split(argv)
-    setup = next((text for name, text in reversed(named) if name == "setup"), None)
+    given, alone = flags.split(argv)
+    setup = next((text for name, text in reversed(given) if name == "setup"), None)
     sources = [{}]
-    for name, text in named:
+    for name, text in given:
         if name == "config":
             entries = read_config(accept("--config", str, text), flags)
             if setup and entries.setdefault("setup", setup) != setup:
@@ -148,14 +150,24 @@ def parse_training(argv: list[str]) -> dict:
             sources[-1] |= flags.flat(name, text)
     if alone:
         raise UserError(f"unknown argument {alone[0]}; {flags.command} --help lists the flags")
-    if not setup:
-        raise UserError(f"name a setup with --setup: {', '.join(SETUPS)}")
+    setup = setup or usual_setup(name for source in sources for name in source)
     row, printed = get(setup), [source.pop("print_config", False) for source in sources]
     values = changes(row, sources)
     if any(printed):
         print(configuration(values), end="")
         raise SystemExit(0)
     return values
+
+
+def usual_setup(names: Iterable[str]) -> str:
+    """The setup that is meant where none is named: that for one's own images where there is a student."""
+    if not names_student(names):
+        raise UserError(f"name a setup with --setup ({', '.join(SETUPS)}), or a student with --student")
+    return "own"
+
+
+def names_student(names: Iterable[str]) -> bool:
+    return any(name.split(".")[0] == "student" for name in names)
 
 
 def changes(row: Setup, sources: list[dict]) -> dict:
@@ -169,27 +181,24 @@ def changes(row: Setup, sources: list[dict]) -> dict:
 
 def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
     """The row's network with what the sources say of it; one of another family keeps its number of classes alone."""
-    values = asdict(net) if net else {}
+    found = net
     for source in sources:
-        named = {name: each for name, each in source.items() if name.split(".")[0] == role}
-        if not named:
+        given = {name: each for name, each in source.items() if name.split(".")[0] == role}
+        if not given:
             continue
-        if (mine := gathered(named)[role]) is None:
-            values = {}
+        if (mine := gathered(given)[role]) is None:
+            found = None
             continue
-        kwargs = values.get("kwargs", {})
-        if mine.get("family", values.get("family")) != values.get("family"):
-            values, kwargs = {}, {name: each for name, each in kwargs.items() if name == "num_classes"}
-        given = {name.removeprefix("kwargs."): each for name, each in mine.items() if name.startswith("kwargs.")}
-        values |= {name: each for name, each in mine.items() if not name.startswith("kwargs.")}
-        values["kwargs"] = kwargs | given
-    if not values:
-        return None
-    if not (values.get("family") or values.get("weights")):
+        found = found or Net()
+        found = found.of(mine.get("family", found.family))
+        kwargs = {name.removeprefix("kwargs."): each for name, each in mine.items() if name.startswith("kwargs.")}
+        others = {name: each for name, each in mine.items() if not name.startswith("kwargs.")}
+        found = replace(found, **others, kwargs=found.kwargs | kwargs)
+    if found and found.is_any and not (net and net.is_any):
         raise UserError(
             f"--{role}.family takes a name (see `overhaul models`), unless --{role} SOURCE says where weights are"
         )
-    return Net(**values)
+    return found
 
 
 def read_config(file: str, flags: Flags) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def read_config(file: str, flags: Flags) -> dict[str, Any]:
     if not os.path.isfile(file):  # Path.is_file raises for names that no file can have
         raise UserError(f"--config {file}: there is no such file")
     try:
-        config = yaml.safe_load(Path(file).read_text("utf-8"))
+        config = yaml.load(Path(file).read_text("utf-8"), Reader)
     except OSError as error:
         raise UserError(f"--config {file} cannot be read: {error.strerror}") from None
     except NO_YAML as error:

@@ -9,8 +9,8 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, get_args
 
 from overhaul import api
-from overhaul.cli.arguments import ROLES, flags_of, training_flags
-from overhaul.cli.values import is_switch, kinds_of, of_origin
+from overhaul.cli.arguments import ROLES, flags_of, names_student, training_flags
+from overhaul.cli.values import is_names, is_switch, kinds_of, of_origin
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net
 from overhaul.setups import HIDDEN, SETUPS, get
@@ -19,7 +19,7 @@ from overhaul.system.messages import UserError
 NONE = inspect.Parameter.empty
 INDENT = 27  # columns before a flag's help
 OWN = {
-    "setup": f"a row of `overhaul setups`: {', '.join(SETUPS)}",
+    "setup": f"a row of `overhaul setups`: {', '.join(SETUPS)}; own where a student is named and no setup",
     "config": "a YAML file of these settings, as --print_config writes it; what stands later on the line counts",
     "print_config": "write all settings as YAML and stop",
     "json": "print JSON",
@@ -59,8 +59,8 @@ def of_training(argv: list[str], words: str, examples: tuple[str, ...]) -> str:
     for name in kinds:
         titles.setdefault(title_of(name), []).append(row(name, kinds[name], helps, values.get(name)))
     whose = f"defaults are those of {setup}" if setup else "`--setup NAME --help` shows that setup's values"
-    words = f"{words}. Flags change the setup; {whose}; `overhaul models` lists the families of networks"
-    return page("usage: overhaul train --setup NAME [--FLAG VALUE ...]", words, examples, titles)
+    words = f"{words}. Flags change the setup; {whose}; `overhaul models` lists the networks"
+    return page("usage: overhaul train [--setup NAME] [--FLAG VALUE ...]", words, examples, titles)
 
 
 def title_of(name: str) -> str:
@@ -77,10 +77,12 @@ def title_of(name: str) -> str:
 def setup_in(argv: list[str]) -> str | None:
     """The setup that a command line names, whatever else is wrong with it."""
     try:
-        named = dict(training_flags().split([word for word in argv if word not in ("-h", "--help")])[0])
+        given = dict(training_flags().split([word for word in argv if word not in ("-h", "--help")])[0])
     except UserError:
         return None
-    return get(named["setup"]).name if "setup" in named else None
+    if "setup" in given:
+        return get(given["setup"]).name
+    return "own" if names_student(given) else None
 
 
 def values_of(setup: str | None) -> dict[str, Any]:
@@ -120,8 +122,8 @@ def metavar(name: str, kind: Any) -> str:
         return "|".join(get_args(choices))
     if kind is Net:
         return "SOURCE"
-    if of_origin(kind, tuple):
-        return '"[X, ...]"'
+    if several := of_origin(kind, tuple):
+        return '"[NAME, ...]"' if is_names(several) else '"[X, ...]"'
     if of_origin(kind, dict):
         return "'{\"NAME\": VALUE}'"
     if is_switch(kind):
@@ -140,7 +142,7 @@ def row(name: str, kind: Any, helps: dict[str, str], value: Any) -> tuple[str, s
 def as_typed(value: Any) -> str:
     """A value as the command line has it."""
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(f'{each:.4g}' for each in value)}]"
+        return f"[{', '.join(each if isinstance(each, str) else f'{each:.4g}' for each in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f'"{name}": {as_typed(each)}' for name, each in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """What a flag or an entry of YAML takes: in words for people, and as the value that its type asks for."""
 
+import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -10,19 +11,33 @@ from overhaul.recipe import Net
 from overhaul.system.messages import UserError, choose
 
 NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # what reading it raises: ValueError for numbers and bytes
+POSITIONS = ("positions", "student.positions", "teacher.positions")
 SWITCH = {"true": True, "yes": True, "false": False, "no": False}
 WORDS = {
     str: "a text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    Net: "a run's folder, a checkpoint file, a repository on the Hub, or the entries of a network",
+    Net: "a run's folder, a checkpoint file, a repository on the Hub, timm:NAME, torchvision:NAME, FILE.py:FUNCTION, "
+    "or the entries of a network",
 }
+NAMES = 'names of modules in brackets, as in "[layer1, layer2.0.relu#2]"'
 LISTS = {  # by their length
     0: 'numbers in brackets, as in "[0.5, 0.75]"',
     2: 'two numbers in brackets, as in "[0.1, 1]"',
     3: 'three numbers in brackets, as in "[0.5, 0.5, 0.5]"',
 }
+
+
+class Reader(yaml.SafeLoader):
+    """YAML in which the names of modules are texts: 0.10 would be a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        for key, value in node.value:
+            if key.value in POSITIONS and isinstance(value, yaml.SequenceNode):
+                for each in value.value:
+                    each.tag = self.DEFAULT_SCALAR_TAG if isinstance(each, yaml.ScalarNode) else each.tag
+        return super().construct_mapping(node, deep)
 
 
 class Unfit(Exception):
@@ -44,11 +59,17 @@ def is_switch(kind: Any) -> bool:
     return kind is bool
 
 
+def is_names(kind: Any) -> bool:
+    return kind == tuple[str, ...]
+
+
 def words(kind: Any) -> str:
     """What a type takes, for people."""
     if choices := of_origin(kind, Literal):
         return f"one of {', '.join(get_args(choices))}"
     if numbers := of_origin(kind, tuple):
+        if is_names(numbers):
+            return NAMES
         return LISTS[0 if ... in get_args(numbers) else len(get_args(numbers))]
     if of_origin(kind, dict):
         return "names and values in braces, as in '{\"depth\": 16}'"
@@ -97,6 +118,8 @@ def fit_one(kind: Any, value: Any) -> Any:
         return int(value)
     if kind is float and (text or (isinstance(value, (int, float)) and not isinstance(value, bool))):
         return float(value)
+    if is_names(kind):
+        return names_in(value)
     if get_origin(kind) is tuple:
         several, wanted = loaded(value), get_args(kind)
         if isinstance(several, (list, tuple)) and len(several) == (len(several) if ... in wanted else len(wanted)):
@@ -106,9 +129,18 @@ def fit_one(kind: Any, value: Any) -> Any:
     raise Unfit
 
 
+def names_in(value: Any) -> tuple[str, ...]:
+    """The names in a list, or in a text with brackets around them; Unfit where there are none."""
+    if isinstance(value, str) and (listed := re.fullmatch(r"\s*\[(.*)\]\s*", value)):
+        value = [each.strip().strip("\"'") for each in listed[1].split(",")]
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(each, str) and each for each in value):
+        raise Unfit
+    return tuple(value)
+
+
 def loaded(value: Any) -> Any:
     """Text as the YAML in it; whatever is none, as it is."""
     try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
+        return yaml.load(value, Reader) if isinstance(value, str) else value
     except NO_YAML:
         return value

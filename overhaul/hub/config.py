@@ -126,7 +126,7 @@ def normalised(config: dict, net: Net, source: str, named: Net, row: Setup | Non
         if wanted != (own.mean, own.std):
             raise UserError(f"the config.json of {source} says its mean {own.mean} and std {own.std}; name no others")
         return config
-    show = row.preprocessing if row else Preprocessing(*2 * (usual_size(net),), *wanted)
+    show = (row and row.preprocessing) or Preprocessing(*2 * (usual_size(net),), *wanted)
     images = images_entry(replace(show, mean=wanted[0], std=wanted[1]))
     return {**net_entries(net), **config, "pretrained_cfg": images}
 

@@ -8,6 +8,13 @@ from overhaul.system.messages import millions, text_table
 
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 KINDS = {"int": "a whole number", "bool": "true or false", "float": "a number"}
+OTHERS = (
+    "Any other convolutional network:",
+    "    timm:NAME              --student timm:mobilenetv3_small_100; fresh weights (trained ones: timm/NAME.TAG)",
+    "    torchvision:NAME       --student torchvision:mobilenet_v2; with torchvision's weights: mobilenet_v2@DEFAULT",
+    "    FILE.py:FUNCTION       --student my_net.py:make_net; what the function returns; it gets num_classes where it",
+    "                           takes it, and the arguments of --student.kwargs",
+)
 INDENTED = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
@@ -64,7 +71,7 @@ def net_text(net: dict) -> str:
     arguments = ", ".join(f"{name} {plain(value)}" for name, value in net["kwargs"].items())
     size = f" ({millions(net['parameters'])} parameters)" if net["parameters"] else ""
     weights = f", weights {net['weights']}" if net["weights"] else ""
-    return f"{net['family']}: {arguments}{size}{weights}"
+    return f"{net['family'] or 'any'}{': ' * bool(arguments)}{arguments}{size}{weights}"
 
 
 def plain(value: object) -> str:
@@ -86,11 +93,11 @@ def families(found: list[dict], called: dict) -> str:
             kwargs = f" --student.kwargs '{json.dumps(each['example'])}'" if each["example"] else ""
             lines += [f"    example:   --student.family {each['family']}{kwargs}"]
         lines += [""]
-    return "\n".join([*lines, "The same for --teacher; the number of classes is left to the data."])
+    return "\n".join([*lines, *OTHERS, "", "The same for --teacher; the number of classes is left to the data."])
 
 
 def setup_row(setup: dict) -> tuple[str, ...]:
-    sizes = " -> ".join(f"{count / 1e6:.2f}" if count else "?" for count in setup["parameters"])
+    sizes = " -> ".join(f"{count / 1e6:.2f}" for count in setup["parameters"] if count) or "-"
     columns = ("data", "epochs", "batch_size")
     return (
         setup["setup"],
@@ -98,7 +105,7 @@ def setup_row(setup: dict) -> tuple[str, ...]:
         setup["teacher"] or "-",
         setup["student"],
         sizes,
-        *(str(setup[column]) for column in columns),
+        *(plain(setup[column]) for column in columns),
         errors(setup["published"]),
     )
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import yaml
@@ -23,6 +23,7 @@ from overhaul.system.messages import UserError, launched, warn
 MAY_CHANGE = (
     "output_dir",
     "data_path",
+    "beside",
     "tracker",
     "workers",
     "skip_broken",
@@ -33,6 +34,7 @@ MAY_CHANGE = (
     "push_every",
     "push_private",
 )  # between two starts of one run
+DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
 NOT_KEPT = (
     "resume",
     "resume_with",
@@ -210,8 +212,9 @@ def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
 
 
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
-    """UserError for a configuration that differs in what may not change between two starts, or is named besides."""
-    mine, theirs = flatten(mine), flatten(theirs)
+    """UserError where two differ in what may not change, but for `besides`; what an old one lacks has its default."""
+    mine = flatten(mine)
+    theirs = {key: DEFAULTS.get(key) for key in mine} | flatten(theirs)
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs

@@ -74,9 +74,9 @@ def is_hub_id(source: str) -> bool:
 
 
 def check_source(source: str) -> None:
-    """UserError for trained weights in no file or folder that is there, which cannot be on the Hub; asks nobody."""
-    path = Path(source).expanduser()
-    if not (source == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
+    """UserError for trained weights in no file or folder that is there, which nobody else has either; asks nobody."""
+    path, theirs = Path(source).expanduser(), source == "torchvision" or re.fullmatch(r"torchvision:\w+@\w+", source)
+    if not (theirs or path.is_dir() or path.is_file() or is_hub_id(source)):
         raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from overhaul import distill, hub, models
 from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
+from overhaul.nets import advice, is_foreign
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
@@ -86,6 +87,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
         pretrained.fetch(role, setup, accelerator) if method.needs_teacher or role == "student" else None
         for role in ("teacher", "student")
     )
+    setup = pretrained.with_images(setup, student_weights)
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
     pretrained.check_number(setup, loaders[0].images.classes)
@@ -167,8 +169,10 @@ def check_networks(setup: Setup, method: type) -> None:
 
 
 def no_teacher(setup: Setup) -> str:
+    if setup.teacher and is_foreign(setup.teacher.family):
+        return f"the teacher {setup.teacher.family} has no trained weights: {advice(setup.teacher.family, '--teacher')}"
     row = teacher_setup(setup)
-    wanted = f" ({setup.teacher})" if setup.teacher else ""
+    wanted = f" ({setup.teacher})" if setup.teacher and setup.teacher.family else ""
     train_it = f"train one (overhaul train --setup {row.name}, then --teacher " if row else "train one (then --teacher "
     folder = f"{default_folder(row.name, row.method, 0)})" if row else "its folder)"
     return (

@@ -10,7 +10,8 @@ from overhaul import hub, models
 from overhaul.data.classes import renumber
 from overhaul.data.loaders import Normalize
 from overhaul.hub.config import class_names, normalised, preprocessing
-from overhaul.recipe import Net, Setup
+from overhaul.models import libraries
+from overhaul.recipe import Net, Setup, is_foreign
 from overhaul.setups import SETUPS, same_net
 from overhaul.system.accelerator import agreed
 from overhaul.system.messages import UserError
@@ -29,14 +30,30 @@ def fetch(role: str, setup: Setup, accelerator) -> hub.Weights | None:
     source = agreed(accelerator, lambda: hub.at_commit(net.weights))
     usual = getattr(row, role) if row else None
     is_usual = usual is not None and same_net(net, usual)
-    expected = unnumbered(net, usual)
+    expected = unnumbered(net, usual).named
     with accelerator.main_process_first():
         weights = hub.fetch(source, None if is_usual else expected, expected, net.key)
     notes = list(weights.notes)
-    if is_usual and not weights.config and not hub.same(expected, weights.net):
+    if is_usual and expected and not weights.config and not hub.same(expected, weights.net):
         notes.append(f"the {role} {net.weights} is {weights.net}, not the setup's {expected}, and taken as it is")
     config = normalised(weights.config, weights.net, net.weights, net, setup)
     return replace(weights, config=config, notes=tuple(notes))
+
+
+def with_images(setup: Setup, weights: hub.Weights | None) -> Setup:
+    """The setup with size, mean and std of its student's images, where it leaves them open.
+
+    The student's are those that its weights name, or its library, or else 224 pixels and ImageNet's mean and std.
+    """
+    if setup.preprocessing:
+        return setup
+    usual = replace(SETUPS["imagenet_a"].preprocessing, resize=224)
+    theirs = setup.student.weights, weights.net.family if weights else setup.student.family
+    library = next((name for name in theirs if is_foreign(name)), None)
+    own = (weights and preprocessing(weights.config, weights.source)) or libraries.images_of(library) or usual
+    size = setup.image_size or own.size
+    resize = setup.test_resize or round(size * own.resize / own.size)
+    return replace(setup, image_size=size, test_resize=resize, mean=setup.mean or own.mean, std=setup.std or own.std)
 
 
 def unnumbered(net: Net, usual: Net | None) -> Net:

@@ -25,6 +25,7 @@ from overhaul.system.preemption import Preempted, installed, stop_at_once
 from overhaul.training.trainer import Result, Trainer, train
 
 SMALL_NET = wide_resnet(10, 1, num_classes=10)
+WHOLE = [name for name, row in SETUPS.items() if row.preprocessing]  # setups that leave nothing to the user
 SIZE = 16  # pixels a side
 DIGITS, DIGITS_TEACHER = (replace(SETUPS[name], image_size=SIZE) for name in ("digits", "digits_teacher"))
 

@@ -14,13 +14,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # each may import what stands above it
     {"system"},
     {"catalogue", "discovery"},
+    {"nets"},
     {"options", "recipe"},
     {"setups"},
     {"listing", "models", "data", "run"},
     {"distill", "report"},
     {"hub"},
     {"training", "timm_models"},
-    {"bench", "demo"},
+    {"bench", "demo", "trained"},
     {"api"},
     {"cli"},
     {"__init__", "__main__", "train"},  # the doors

@@ -4,13 +4,15 @@ import inspect
 from dataclasses import replace
 
 import pytest
+from support.runs import WHOLE
 
 from overhaul import catalogue, distill, listing, models
+from overhaul.listing import PARAMETERS
 from overhaul.models import parameters
 from overhaul.options import Run
 from overhaul.recipe import Net, Preprocessing
 from overhaul.report import tables
-from overhaul.setups import PARAMETERS, SETUPS, resolve, wide_resnet
+from overhaul.setups import SETUPS, resolve, wide_resnet
 from overhaul.system.messages import UserError
 
 HUNDRED = [f"class {i}" for i in range(100)]
@@ -55,7 +57,7 @@ def test_a_run_of_another_length():
     assert resolve(ROW, Run(resume_with="epochs=7"), HUNDRED).epochs == 7
 
 
-@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
+@pytest.mark.parametrize("setup", [SETUPS[name] for name in WHOLE], ids=WHOLE)
 def test_published_errors_are_told_in_one_order(setup):
     assert setup.preprocessing == Preprocessing(
         setup.image_size, setup.test_resize or setup.image_size, setup.mean, setup.std
@@ -68,7 +70,7 @@ def test_published_errors_are_told_in_one_order(setup):
 
 
 def test_the_sizes_that_are_listed_are_those_of_the_networks():
-    nets = {str(net): net for row in SETUPS.values() for net in (row.teacher, row.student) if net}
+    nets = {str(net): net for name in WHOLE for net in (SETUPS[name].teacher, SETUPS[name].student) if net}
     assert {name: parameters(net) for name, net in nets.items()} == PARAMETERS
 
 

@@ -77,7 +77,12 @@ def test_a_wrong_value_of_a_flag_of_another_command_is_one_plain_line(command):
         ("student:", ": student takes a run's folder"),
         ("student: {family: 3}", ": student.family takes a text, not 3"),
         ("teacher: {famly: resnet}", ": teacher.famly is unknown (did you mean teacher.family?)"),
-        ("teacher: {kwargs: {depth: x}}", ": teacher.kwargs.depth takes a whole number, or true or false, not 'x'"),
+        (
+            "teacher: {kwargs: {depth: }}",
+            ": teacher.kwargs.depth takes a whole number, or true or false, or a number, or",
+        ),
+        ("teacher: {positions: layer1}", ": teacher.positions takes names of modules in brackets"),
+        ("teacher: {positions: []}", ": teacher.positions takes names of modules in brackets"),
         ("teacher: {kwargs: [1]}", ": teacher.kwargs takes names and values"),
         ("student: {class_path: os.system}", ": student.class_path is unknown"),
         ("config: other.yaml", "has the unknown entry config"),

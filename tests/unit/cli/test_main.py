@@ -25,7 +25,7 @@ from overhaul.system.messages import UserError
     ("arguments", "words"),
     [
         (["trian"], ["'trian' is not known", "did you mean train?"]),
-        (["train"], ["name a setup with --setup: cifar_a"]),
+        (["train"], ["name a setup with --setup (cifar_a"]),
         (["train", "--setup", "cifar_z"], ["'cifar_z' is not known", "did you mean cifar_", "imagenet_b"]),
         (["train", "--setup"], ["--setup needs a value"]),
         (["train", "--setup", "digits", "--epoch", "3"], ["unknown flag --epoch", "did you mean --epochs?"]),
@@ -107,9 +107,9 @@ def test_a_missing_teacher_names_three_ways_to_get_one(overhaul, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for name, setup in SETUPS.items():
         if setup.method == "overhaul" and not setup.teacher.weights:
-            row = teacher_setup(setup)
+            row, own = teacher_setup(setup), ["--student", "timm:resnet18", "--data_path", tmp_path] * (name == "own")
             refused(
-                overhaul("train", "--setup", name),
+                overhaul("train", "--setup", name, *own),
                 f"overhaul train --setup {row.name}, then --teacher runs/{row.name}-original-seed0",
                 "--teacher FILE.pt",
                 "--teacher USER/REPO",
@@ -148,13 +148,17 @@ def test_a_setup_is_printed_whole(overhaul, name):
     for each in fields(Setup):
         if each.name not in HIDDEN:
             assert re.search(rf"^{each.name}  ", out, re.M) and each.name in whole
-    row = SETUPS[name]
-    assert row.student.family in out and f"lr                {row.lr:g}" in out and f"  {whole['commands'][-1]}" in out
+    row, given = SETUPS[name], " --data_path FOLDER --student NETWORK" if name.startswith("own") else ""
+    assert (
+        (row.student.family or "any") in out
+        and f"lr                {row.lr:g}" in out
+        and f"  {whole['commands'][-1]}" in out
+    )
     assert whole["commands"][-1].startswith(f"overhaul train --setup {name}")
     if row.published:
         assert f"distilled {row.published.distilled:.2f}" in out
     taught = teacher_setup(row)
-    assert whole["commands"][:-1] == ([f"overhaul train --setup {taught.name}"] if taught else [])
+    assert whole["commands"][:-1] == ([f"overhaul train --setup {taught.name}{given}"] if taught else [])
 
 
 def test_an_unknown_setup_is_told_the_nearest(overhaul):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.hub_server import COMMIT, LocalHub
 from support.runs import SMALL_NET as NET
-from support.runs import same_weights
+from support.runs import WHOLE, same_weights
 
 import overhaul as package
 from overhaul import hub, models
@@ -19,7 +19,7 @@ from overhaul.hub import config as student_config
 from overhaul.setups import SETUPS, Net
 
 
-@pytest.mark.parametrize("name", SETUPS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_students_are_saved_and_loaded_for_every_setup(tmp_path, name):
     setup = SETUPS[name]
     network = models.create(setup.student).to(memory_format=torch.channels_last)
