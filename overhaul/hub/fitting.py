@@ -11,7 +11,7 @@ from torch import Tensor
 from overhaul import models
 from overhaul.hub.files import described, states
 from overhaul.recipe import Net
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, some
 
 CLASSIFIERS = ("fc", "linear", "classifier", "head", "head.fc", "classifier.1")  # what others call the last layer
 TRANSFORMERS = re.compile(r"(^|\.)(embedder|encoder)\.(embedder|stages|layers?|blocks)\.")
@@ -46,7 +46,7 @@ class Expected:
 
     @cached_property
     def network(self):
-        return models.outline(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs}))
+        return models.outline(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs})).bare
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
@@ -69,11 +69,13 @@ class Expected:
 
     def shapes_of(self, net: Net) -> dict[str, list[int]]:
         """The shapes for as many classes as a net has."""
-        last, classes = f"{self.classifier}.", net.kwargs["num_classes"]
-        return {name: [classes, *shape[1:]] if name.startswith(last) else shape for name, shape in self.shapes.items()}
+        classes = net.kwargs["num_classes"]
+        if classes == self.net.kwargs.get("num_classes", 1) or classes > models.LARGEST["num_classes"]:
+            return self.shapes
+        return Expected(net).shapes
 
     def faults(self, state: Mapping[str, Tensor]) -> list[str]:
-        """What keeps a state from being the net's: "3 missing (conv1.weight)", ..."""
+        """What keeps a state from being the net's: "3 missing (conv1.weight, ...)", ..."""
         shapes, tensors = self.shapes_of(self.net_of(state)), self.network.state_dict()
         missing = [name for name in shapes if name not in state and not name.endswith(COUNTERS)]
         unexpected = [name for name in state if name not in shapes]
@@ -91,7 +93,7 @@ class Expected:
             ("misshapen", misshapen),
             ("not finite numbers", odd),
         )
-        return [f"{len(names)} {kind} ({names[0]})" for kind, names in kinds if names]
+        return [f"{len(names)} {kind} ({some(names, 3)})" for kind, names in kinds if names]
 
 
 class Found(NamedTuple):
