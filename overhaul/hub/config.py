@@ -135,7 +135,7 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
 def tell_crop(source: str, mode: str) -> None:
     if mode != "center":
         warn_once(
-            f"{source} was tested with images that are not cropped at the centre ({printable(mode)[:40]}); here they are"
+            f"{source} was tested with images not cropped at the centre ({printable(mode)[:40]}), as they are here"
         )
 
 

@@ -1,11 +1,9 @@
 """Weights in: from a run, a student's folder, a checkpoint file, torchvision or the Hub."""
 
-import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from overhaul import models
@@ -15,13 +13,10 @@ from overhaul.hub.files import read_contents, read_safetensors
 from overhaul.hub.fitting import COUNTERS, Expected, find, same
 from overhaul.hub.renaming import converted
 from overhaul.models.backbone import Backbone
-from overhaul.models.limits import LARGEST_BYTES
 from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
-from overhaul.system.files import folder_beside, sha256
-from overhaul.system.messages import UserError, check_repo, check_source, is_hub_id, printable, some, warn
-
-ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
+from overhaul.system.files import sha256
+from overhaul.system.messages import UserError, check_source, is_hub_id, printable, some, warn
 
 
 @dataclass(frozen=True)
@@ -170,12 +165,17 @@ def from_entry(source: str, named: Net | None) -> Weights:
 
 def from_hub(repo: str, revision: str | None, named: Net | None = None) -> Weights:
     """Config and weights of a Hub repository, both at the one commit that the revision resolves to."""
-    file = client.download(repo, "config.json", revision)
-    config, commit = read_config(file), file.parent.name
+    config, commit = config_on_hub(repo, revision)
     net = known_net(config, repo, named)
     file = download_weights(repo, commit, largest=2 * bytes_of(net) + 2**20)
     weights = of_config(Weights(net, read_safetensors(file), config, repo, file, commit))
     return weights if weights.licence else replace(weights, licence=licence_of(repo, commit))
+
+
+def config_on_hub(repo: str, revision: str | None) -> tuple[dict, str]:
+    """The config.json of a repository, and the commit that it is of."""
+    file = client.download(repo, "config.json", revision)
+    return read_config(file), file.parent.name
 
 
 def download_weights(repo: str, commit: str, largest: int) -> Path:
@@ -197,39 +197,6 @@ def licence_of(repo: str, commit: str) -> str | None:
     except Exception:  # a card of others may hold anything
         said = None
     return printable(said)[:200] if isinstance(said, str) and said else None
-
-
-def pull(source: str, out: str | Path) -> dict:
-    """Copy a student from the Hub, USER/REPO[@REVISION], into a new folder, which appears whole.
-
-    Returns {"folder", "repo", "revision": the commit, "left_out": the accounts of the student that the cache lacks
-    where the Hub does not answer}. Raises UserError for a folder in use, and for what load would refuse.
-    """
-    out, (repo, _, revision) = Path(out).expanduser(), source.partition("@")
-    check_repo("overhaul pull", repo)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} is in use; name a folder that is not there yet")
-    weights = from_hub(repo, revision or None)
-    build(weights)
-    files = {"config.json": weights.file.parent / "config.json", weights.file.name: weights.file}
-    left_out = []
-    for name in ACCOUNTS:
-        try:
-            files[name] = client.download(repo, name, weights.revision)
-        except client.Missing:
-            continue
-        except client.Unreachable:
-            left_out.append(name)
-    try:
-        with folder_beside(out) as made:
-            whole = made / out.name
-            whole.mkdir()
-            for name, file in files.items():
-                shutil.copyfile(file, whole / name)
-            whole.rename(out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written to: {error.strerror}") from None
-    return {"folder": str(out), "repo": repo, "revision": weights.revision, "left_out": left_out}
 
 
 def bytes_of(net: Net) -> int:

@@ -76,7 +76,7 @@ def is_hub_id(source: str) -> bool:
 def check_source(source: str) -> None:
     """UserError for trained weights in no file or folder that is there, which cannot be on the Hub; asks nobody."""
     path = Path(source).expanduser()
-    if not (source == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
+    if not (source.partition(":")[0] == "torchvision" or path.is_dir() or path.is_file() or is_hub_id(source)):
         raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 
