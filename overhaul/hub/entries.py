@@ -21,6 +21,12 @@ def library_of(family: str) -> str:
     return match[1] if match else ""
 
 
+def without_folder(family: str) -> str:
+    """Of a function of a file: only the file's last name, as folders of a machine are told to nobody."""
+    match = FUNCTION.fullmatch(family)
+    return f"{Path(match[1]).name}:{match[2]}" if match else family
+
+
 def arguments_of(net: Net) -> dict:
     return {key: value for key, value in net.kwargs.items() if key != CLASSES}
 
