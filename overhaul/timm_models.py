@@ -7,7 +7,7 @@ their folders and repositories. ResNets need nothing of this: timm has them unde
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overhaul import models
+from overhaul import models, timm_torchvision
 from overhaul.hub.config import student_config
 from overhaul.recipe import Net
 from overhaul.setups import SETUPS
@@ -92,3 +92,4 @@ FAMILIES = [family for family in models.FAMILIES if family != "resnet"]
 default_cfgs = generate_default_cfgs({f"overhaul_{family}": default_cfg(family) for family in FAMILIES})
 for family in FAMILIES:
     register(family)
+timm_torchvision.register()

@@ -107,9 +107,9 @@ def pull(source: str, *, out: str) -> dict:
         source: USER/REPO[@REVISION] on the Hub
         out: the folder to make
     """
-    from overhaul.hub import weights
+    from overhaul.hub.pull import pull
 
-    return weights.pull(source, out)
+    return pull(source, out)
 
 
 def push(run: str, repo: str, *, private: bool = False, best: bool = False) -> str:

@@ -100,6 +100,11 @@ def copied(network: nn.Module, become: Callable) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
+def meta_twin(network: nn.Module) -> nn.Module:
+    """A copy of a network without values, on the meta device."""
+    return copied(network, valueless)
+
+
 def valueless(tensor: Tensor) -> Tensor:
     """Its shape on the meta device; fp32 for any float, so that weights of several precisions go together."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from overhaul.data.known import TITLES
 from overhaul.hub.config import preprocessing
-from overhaul.recipe import Net, Preprocessing, Published
+from overhaul.hub.entries import arguments_of, library_of
+from overhaul.hub.markdown import LICENCES, escaped, licence_line, name_of, net_named, positions
+from overhaul.recipe import Preprocessing, Published
 from overhaul.run.folder import best_line
 from overhaul.setups import SETUPS
 from overhaul.system.messages import millions
@@ -32,9 +34,10 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
 
     line = metrics[-1] if which == "final" else best_line(metrics)
     student, teacher, show = record["student"], record["teacher"], preprocessing(config, repo)
-    own = student["family"] != "resnet"  # which timm does not know
+    library = library_of(student["family"]) or ("timm" if student["family"] == "resnet" else "ours")
+    in_timm, licence = library == "timm", config["pretrained_cfg"].get("license", "mit")
     card = ModelCard.from_template(
-        metadata(record, line, repo, own),
+        metadata(record, line, repo, "timm" if in_timm else "overhaul", licence),
         template_path=str(TEMPLATE),
         title=title(record),
         repo=repo,
@@ -52,22 +55,24 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
         seed=record["run"]["seed"],
         hardware=record["run"]["hardware"],
         method=DISTILLED if teacher else ALONE,
-        needs_ours=" and overhaul" if own else "",
-        import_ours="\nimport overhaul.timm_models" if own else "",
+        library=library,
+        architecture=student["family"].partition(":")[2],
+        arguments=", ".join(f"{key}={value!r}" for key, value in arguments_of(net_named(student)).items()),
+        code=student["family"] if library == "file" else None,
+        needs_ours="" if in_timm else " and overhaul",
+        import_ours="" if in_timm else "\nimport overhaul.timm_models",
+        licence=licence_line(licence, student.get("started_from")),
+        positions=positions(record),
         recipe=recipe(record),
         **images(show),
     )
     return str(card)
 
 
-def name_of(network: dict) -> str:
-    return Net(family=network["family"], kwargs=network["kwargs"]).title
-
-
 def title(record: dict) -> str:
     how = "distilled" if record["teacher"] else "trained"
     counts = counts_of(record, "{classes} classes, ") if is_own(record) else ""
-    return f"{name_of(record['student'])}, {how} on {data_name(record)}{counts}"
+    return f"{name_of(record['student'])}, {how} on {escaped(data_name(record))}{counts}"
 
 
 def is_own(record: dict) -> bool:
@@ -92,10 +97,10 @@ def counts_of(record: dict, before: str = "") -> str:
 def data_of(record: dict) -> str:
     data = record["data"]
     if is_own(record):
-        return data_name(record) + counts_of(record)
-    linked = f"[{data_name(record)}](https://huggingface.co/datasets/{data['hub_id']})"
+        return escaped(data_name(record)) + counts_of(record)
+    linked = f"[{escaped(data_name(record))}](https://huggingface.co/datasets/{data['hub_id']})"
     revision = f" (revision {data['revision']})" if data["revision"] else ""
-    return (linked if data["hub_id"] else data_name(record)) + revision
+    return (linked if data["hub_id"] else escaped(data_name(record))) + revision
 
 
 def images(show: Preprocessing) -> dict:
@@ -154,7 +159,7 @@ def source_of(weights: dict | None) -> str | None:
     return f"{weights['source']}{revision}, SHA-256 {weights['sha256']}"
 
 
-def metadata(record: dict, line: dict, repo: str, own: bool):
+def metadata(record: dict, line: dict, repo: str, library: str, licence: str):
     """What the Hub reads from the card, the model-index among it."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -169,8 +174,8 @@ def metadata(record: dict, line: dict, repo: str, own: bool):
     }
     tags = ["overhaul", "knowledge-distillation", "feature-distillation"] if record["teacher"] else ["overhaul"]
     return ModelCardData(
-        license="mit",
-        library_name="overhaul" if own else "timm",
+        **({"license": licence} if licence in LICENCES else {"license": "other", "license_name": licence}),
+        library_name=library,
         pipeline_tag="image-classification",
         tags=tags,
         datasets=[data["hub_id"]] if data["hub_id"] else None,

@@ -5,16 +5,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from overhaul import models
+from overhaul.hub.entries import FILE, TORCHVISION, file_net, library_entries, library_of, net_entries
+from overhaul.models.limits import plain_arguments
 from overhaul.recipe import Net, Preprocessing, Setup, is_mean, is_std
 from overhaul.setups import SETUPS
-from overhaul.system.messages import UserError, choose, printable
+from overhaul.system.messages import UserError, choose, printable, warn_once
 
 LARGEST_FILE = 16 * 2**20  # bytes
 LARGEST_SIDE = 4096  # pixels
 INTERPOLATIONS = ("bilinear", "bicubic")
+ARCHITECTURE = re.compile(r"([a-z0-9_]{1,80})(\.\w{1,80})?", re.ASCII)  # of timm; behind the dot: of which weights
 
 
 def read_config(path: Path) -> dict:
@@ -30,23 +34,44 @@ def read_config(path: Path) -> dict:
     return config
 
 
-def net_of(config: dict) -> Net:
-    """The net that a config.json names; UserError for one that is not ours, or is absurd."""
-    architecture, classes, arguments = (config.get(key) for key in ("architecture", "num_classes", "model_args"))
+def net_of(config: dict, named: Net | None = None) -> Net:
+    """The net that a config.json names: one of ours, of timm or of torchvision; nothing that it says is run or opened.
+
+    named: by the user; the function of a file is taken from nowhere else. Raises UserError for a network that there is
+    not, or that is absurd.
+    """
+    classes = config.get("num_classes")
     refuse_transformers(config)
-    if type(classes) is not int or classes < 1 or not isinstance(arguments or {}, dict):
+    if type(classes) is not int or not 0 <= classes <= models.LARGEST["num_classes"]:
         raise UserError("a model's config.json needs num_classes, a number, and may have model_args, an object")
-    if match := re.fullmatch(r"resnet(\d{1,4})", str(architecture)):
-        if others := set(own_arguments(arguments)):
-            raise UserError(f"{architecture} with {', '.join(sorted(others))} in its model_args is another net")
-        net = Net(family="resnet", kwargs={"depth": int(match[1]), "num_classes": classes})
+    if not classes:
+        raise UserError("it has no classifier (num_classes 0), and networks that classify are read here")
+    match = ARCHITECTURE.fullmatch(str(config.get("architecture")))
+    name = match[1] if match else ""
+    if name == FILE:
+        return file_net(config, classes, named)
+    said = plain_arguments(config.get("model_args"))
+    arguments = own_arguments(said)
+    depth = re.fullmatch(r"resnet(18|34|50|101|152)", name)
+    wanted = named.family if named else None
+    if name == TORCHVISION:
+        family = f"torchvision:{arguments.pop('name', None)}"
+    elif depth and not arguments and wanted != f"timm:{name}":
+        family, arguments = "resnet", {"depth": int(depth[1])}
+    elif name.removeprefix("overhaul_") in models.FAMILIES:
+        family = name.removeprefix("overhaul_")
+    elif match and not name.startswith("overhaul_"):
+        family, arguments = f"timm:{name}", {key: said[key] for key in said if key not in ("num_classes", "in_chans")}
     else:
-        family = str(architecture).removeprefix("overhaul_")
-        if family not in models.FAMILIES:
-            known = ", ".join(models.FAMILIES)
-            raise UserError(f"the architecture {printable(str(architecture)[:80])} is none of ours: {known}")
-        net = Net(family=family, kwargs={**own_arguments(arguments), "num_classes": classes})
+        known, shown = ", ".join(models.FAMILIES), printable(str(config.get("architecture"))[:80])
+        raise UserError(f"the architecture {shown} is none of ours ({known}), nor of timm's or torchvision's")
+    return checked(Net(family=family, kwargs={**arguments, "num_classes": classes}))
+
+
+def checked(net: Net) -> Net:
+    """The net; UserError for arguments that it does not take, and for one that is too large to be made."""
     models.check(net)
+    models.outline(net, limited=True)
     return net
 
 
@@ -59,12 +84,14 @@ def refuse_transformers(config: dict) -> None:
         )
 
 
-def own_arguments(arguments: dict | None) -> dict:
+def own_arguments(arguments: dict) -> dict:
     """A model_args without what timm adds for every network, where it says what is so here anyway."""
+    if arguments.get("in_chans", 3) != 3:
+        raise UserError(f"it takes images of {arguments['in_chans']} channels, and images here have 3")
     usual = {"in_chans": 3, "global_pool": "avg"}
     return {
         key: value
-        for key, value in (arguments or {}).items()
+        for key, value in arguments.items()
         if key != "num_classes" and not (key in usual and value == usual[key])
     }
 
@@ -84,7 +111,7 @@ def class_names(config: dict) -> tuple[str, ...] | None:
 
 def preprocessing(config: dict, source: str) -> Preprocessing | None:
     """How a config.json wants its images, in timm's terms; None where it does not say."""
-    own = config.get("pretrained_cfg")
+    own = config.get("pretrained_cfg", config if "input_size" in config else None)  # timm's earliest have it all in one
     if not own:
         return None
     try:
@@ -100,8 +127,16 @@ def preprocessing(config: dict, source: str) -> Preprocessing | None:
             f"the config.json of {source} has a pretrained_cfg whose input_size, mean, std or crop_pct is wrong"
         )
     choose(f"the interpolation of {source}", wanted[0], INTERPOLATIONS)
-    choose(f"the crop_mode of {source}", wanted[1], ("center",))
+    tell_crop(source, str(wanted[1]))
     return Preprocessing(size, resize, mean, std, wanted[0])
+
+
+@cache
+def tell_crop(source: str, mode: str) -> None:
+    if mode != "center":
+        warn_once(
+            f"{source} was tested with images not cropped at the centre ({printable(mode)[:40]}), as they are here"
+        )
 
 
 def preprocessing_of(config: dict, source: str, row: Setup | None) -> Preprocessing:
@@ -132,18 +167,11 @@ def normalised(config: dict, net: Net, source: str, named: Net, row: Setup | Non
 
 
 def usual_size(net: Net) -> int:
-    """Side of the images, in pixels, of the first setup that has a net of this family."""
+    """Side of the images, in pixels, of the first setup that has a net of this family; of timm's, as timm has it."""
+    if library_of(net.family) == "timm":
+        return models.outline(net).bare.pretrained_cfg["input_size"][-1]
     rows = (row for row in SETUPS.values() if net.family in {own.family for own in (row.student, row.teacher) if own})
     return next((row.image_size for row in rows), 224)
-
-
-def net_entries(net: Net) -> dict:
-    """The entries of a config.json that say which net it is."""
-    arguments = {key: value for key, value in net.kwargs.items() if key != "num_classes"}
-    if net.family == "resnet":
-        return {"architecture": f"resnet{arguments['depth']}", "num_classes": net.kwargs["num_classes"]}
-    config = {"architecture": f"overhaul_{net.family}", "num_classes": net.kwargs["num_classes"]}
-    return {**config, "model_args": arguments}
 
 
 def crop_share(size: int, resize: int) -> float:
@@ -164,14 +192,14 @@ def images_entry(show: Preprocessing) -> dict:
     }
 
 
-def student_config(setup: Setup, classes: Sequence[str], classifier: str = "fc") -> dict:
-    """The config.json of a setup's student. classifier: the name of its last layer."""
+def student_config(setup: Setup, classes: Sequence[str], licence: str = "mit") -> dict:
+    """The config.json of a setup's student. licence: of its weights, as the Hub calls it."""
+    entries, told = library_entries(setup.student, setup.preprocessing.size)
     images = {
         **images_entry(setup.preprocessing),
         "num_classes": len(classes),
-        "classifier": classifier,
-        **({"first_conv": "conv1"} if setup.student.family == "resnet" else {}),
-        "license": "mit",
+        **told,
+        "license": licence,
         "paper_ids": "arXiv:1904.01866",
     }
-    return {**net_entries(setup.student), "label_names": list(classes), "pretrained_cfg": images}
+    return {**net_entries(setup.student), **entries, "label_names": list(classes), "pretrained_cfg": images}

@@ -11,10 +11,12 @@ from io import StringIO
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from overhaul.hub.config import net_entries, preprocessing, usual_size
+from overhaul.discovery import logits_of
+from overhaul.hub.config import preprocessing, usual_size
+from overhaul.hub.entries import net_entries
+from overhaul.hub.students import packed, plain_state
 from overhaul.hub.weights import Weights, build, fetch, fetch_named
 from overhaul.recipe import Net
 from overhaul.system.files import folder_beside
@@ -44,7 +46,7 @@ def export(source: Net | str, form: str, out: str | Path) -> dict:
     weights = fetch_named(source)
     known = preprocessing(weights.config, weights.source)
     size = known.size if known else usual_size(weights.net)
-    network = build(weights)
+    network = build(weights, size)
     try:
         with folder_beside(out) as folder:
             file = folder / f"student.{form}"
@@ -95,12 +97,13 @@ def quiet() -> Iterator[None]:
 
 def write(form: str, network: nn.Module, config: str, size: int, file: Path) -> None:
     if form == "safetensors":
-        state = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-        described = {"format": "pt", "config.json": config}
-        file.write_bytes(save(state, described))  # save_file would make it unreadable to other users
+        packing = {"config.json": config}
+        file.write_bytes(packed(plain_state(network), **packing))  # save_file would make it unreadable to other users
         return
     batch = ({0: torch.export.Dim("batch", min=1)},)
-    program = torch.export.export(network, (torch.zeros(2, 3, size, size),), dynamic_shapes=batch, strict=False)
+    program = torch.export.export(
+        Plain(network.bare).eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes=batch, strict=False
+    )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # else the file names folders of this machine
     if form == "pt2":
@@ -112,6 +115,17 @@ def write(form: str, network: nn.Module, config: str, size: int, file: Path) -> 
     model = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names).model_proto
     onnx.helper.set_model_props(model, {"config.json": config})
     onnx.save(model, file)  # one file always: it raises where torch would put large weights into a second
+
+
+class Plain(nn.Module):
+    """A network that gives its logits alone, whatever else it gives."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of(self.net(images))
 
 
 def read_back(form: str, file: Path, net: Net) -> Callable[[Tensor], Tensor]:

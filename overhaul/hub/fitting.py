@@ -9,33 +9,19 @@ from typing import NamedTuple
 from torch import Tensor
 
 from overhaul import models
-from overhaul.hub.files import described, states
+from overhaul.hub.candidates import PREFIXES, Candidate, all_candidates, rank
+from overhaul.hub.entries import CLASSES, library_of
+from overhaul.hub.files import described
+from overhaul.hub.renaming import converted
 from overhaul.recipe import Net
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, some
 
-CLASSIFIERS = ("fc", "linear", "classifier", "head", "head.fc", "classifier.1")  # what others call the last layer
 TRANSFORMERS = re.compile(r"(^|\.)(embedder|encoder)\.(embedder|stages|layers?|blocks)\.")
-PREFIXES = 6  # names within names that are looked through: _orig_mod.module.model.student. ...
+ELSE = (  # what is said of weights that none of our families has
+    "weights of another network are named with it: timm:NAME, torchvision:NAME or FILE.py:FUNCTION as --student, "
+    "--teacher (the file then as --student.weights, --teacher.weights) or --net"
+)
 COUNTERS = "num_batches_tracked"  # of BatchNorm's steps, which checkpoints older than PyTorch 0.4.1 lack
-
-
-class Candidate(NamedTuple):
-    """A part of a file that may be a network's weights.
-
-    entry: of the file ("" at the top); prefix: that its names have there; classifier: what its last layer is called.
-    """
-
-    entry: str
-    prefix: str
-    classifier: str
-    state: dict[str, Tensor]
-
-    @property
-    def place(self) -> str:
-        return ".".join(part for part in (self.entry, self.prefix.rstrip(".")) if part) or "the whole file"
-
-    def is_called(self, key: str) -> bool:
-        return f".{key}." in f".{self.place}."
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class Expected:
 
     @cached_property
     def network(self):
-        return models.outline(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs}))
+        return models.outline(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs})).bare
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
@@ -69,11 +55,13 @@ class Expected:
 
     def shapes_of(self, net: Net) -> dict[str, list[int]]:
         """The shapes for as many classes as a net has."""
-        last, classes = f"{self.classifier}.", net.kwargs["num_classes"]
-        return {name: [classes, *shape[1:]] if name.startswith(last) else shape for name, shape in self.shapes.items()}
+        classes = net.kwargs["num_classes"]
+        if classes == self.net.kwargs.get("num_classes", 1) or classes > models.LARGEST["num_classes"]:
+            return self.shapes
+        return Expected(net).shapes
 
     def faults(self, state: Mapping[str, Tensor]) -> list[str]:
-        """What keeps a state from being the net's: "3 missing (conv1.weight)", ..."""
+        """What keeps a state from being the net's: "3 missing (conv1.weight, ...)", ..."""
         shapes, tensors = self.shapes_of(self.net_of(state)), self.network.state_dict()
         missing = [name for name in shapes if name not in state and not name.endswith(COUNTERS)]
         unexpected = [name for name in state if name not in shapes]
@@ -91,7 +79,7 @@ class Expected:
             ("misshapen", misshapen),
             ("not finite numbers", odd),
         )
-        return [f"{len(names)} {kind} ({names[0]})" for kind, names in kinds if names]
+        return [f"{len(names)} {kind} ({some(names, 3)})" for kind, names in kinds if names]
 
 
 class Found(NamedTuple):
@@ -118,43 +106,13 @@ def find(source: str, contents: object, net: Net | None, usual: Net | None, key:
             raise UserError(f"{source} holds no weights under {key!r}, but {described(contents)}")
         candidates = called
     for expected in (each for each in (net, usual) if each and models.is_complete(each)):
-        if fitting := list(fits(candidates, Expected(expected))):
+        wanted = Expected(expected)
+        if fitting := list(fits(candidates, wanted)) or list(fits_as_library(candidates, wanted)):
             return chosen(source, fitting)
     recognised = list(recognise(candidates))
     if alike := [each for each in recognised if net is None or same(net, each.net)]:
         return chosen(source, alike)
     raise UserError(refusal(source, contents, candidates, net or usual, recognised))
-
-
-def rank(candidate: Candidate) -> tuple:
-    """Averaged weights first, a teacher's last, then by how much was taken off the names."""
-    averaged = bool(re.search(r"(^|[._])(ema|swa|averaged)([._]|$)", candidate.place))
-    teacher = bool(re.search(r"teacher|(^|[._])t_net([._]|$)", candidate.place))
-    return not averaged, teacher, candidate.prefix.count(".")
-
-
-def all_candidates(contents: object) -> Iterator[Candidate]:
-    for entry, state in states(contents):
-        for prefix, own in groups(state).items():
-            classifier = classifier_of(own)
-            if not classifier and (classifier := classifier_of(state)):  # beside what has the prefix
-                own = own | {name: value for name, value in state.items() if name.startswith(f"{classifier}.")}
-            yield Candidate(entry, prefix, classifier, own)
-
-
-def classifier_of(state: Mapping[str, Tensor]) -> str:
-    return next((name for name in CLASSIFIERS if f"{name}.weight" in state), "")
-
-
-def groups(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The state's tensors under each prefix that several of their names have, without it; "": all of them."""
-    found = {"": dict(state)}
-    for name, value in state.items():
-        parts = name.split(".")
-        for depth in range(1, min(len(parts) - 1, PREFIXES) + 1):
-            prefix = ".".join(parts[:depth]) + "."
-            found.setdefault(prefix, {})[name.removeprefix(prefix)] = value
-    return {prefix: own for prefix, own in found.items() if not prefix or len(own) > 4}
 
 
 def renamed(candidate: Candidate, classifier: str) -> dict[str, Tensor]:
@@ -177,7 +135,25 @@ def fits(candidates: list[Candidate], expected: Expected) -> Iterator[Fit]:
     for each in candidates:
         state = renamed(each, expected.classifier)
         if expected.first in state and not expected.faults(state):
-            yield Fit(each._replace(state=state), expected.net_of(state), expected.classifier)
+            whole = f"{expected.classifier}.weight" in each.state
+            yield Fit(
+                each._replace(state=state, classifier="" if whole else each.classifier),
+                expected.net_of(state),
+                expected.classifier,
+            )
+
+
+def fits_as_library(candidates: list[Candidate], expected: Expected) -> Iterator[Fit]:
+    """Of a network of timm or torchvision: those that fit under the names that its library has had before."""
+    if library_of(expected.net.family) not in ("timm", "torchvision"):
+        return
+    for each in [candidate for candidate in candidates if len(candidate.state) >= len(expected.shapes) // 2][:PREFIXES]:
+        net = expected.net_of(each.state)
+        if CLASSES not in expected.net.kwargs and each.classifier:
+            net = expected.net_of({f"{expected.classifier}.weight": each.state[f"{each.classifier}.weight"]})
+        state = converted(net, each.state)
+        if not expected.faults(state):
+            yield Fit(each._replace(state=state, classifier=""), net, expected.classifier)
 
 
 def recognise(candidates: list[Candidate]) -> Iterator[Fit]:
@@ -218,10 +194,10 @@ def refusal(source: str, contents: object, candidates: list[Candidate], net: Net
     net = net or models.identify(renamed(most, "fc"))
     if net is None:
         theirs = "; its names are those of transformers" if any(map(TRANSFORMERS.search, most.state)) else ""
-        return f"{source} has no weights that fit one of our families{theirs}; {holds}"
+        return f"{source} has no weights that fit one of our families{theirs}; {holds}; {ELSE}"
     expected = Expected(net)
     near = max(candidates, key=lambda each: len(renamed(each, expected.classifier).keys() & expected.shapes.keys()))
     state = renamed(near, expected.classifier)
     looks_like = next((each.net for each in recognised), None) or models.identify(state)
-    faults = ", ".join(expected.faults(state))
-    return f"{source} does not fit {net}: {faults}; it looks like {looks_like or 'none of our families'}; {holds}"
+    faults, hint = ", ".join(expected.faults(state)), "" if looks_like or library_of(net.family) else f"; {ELSE}"
+    return f"{source} does not fit {net}: {faults}; it looks like {looks_like or 'none of our families'}; {holds}{hint}"

@@ -1,28 +1,22 @@
-"""Weights in, from a run, a checkpoint file, torchvision or the Hub; students out, as folders."""
+"""Weights in: from a run, a student's folder, a checkpoint file, torchvision or the Hub."""
 
-import json
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from overhaul import models
-from overhaul.hub import client
-from overhaul.hub.config import net_of, normalised, read_config, student_config
+from overhaul.hub import client, entries, zoo
+from overhaul.hub.config import net_of, normalised, preprocessing, read_config
 from overhaul.hub.files import read_contents, read_safetensors
 from overhaul.hub.fitting import COUNTERS, Expected, find, same
+from overhaul.hub.renaming import converted
 from overhaul.models.backbone import Backbone
 from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
-from overhaul.system.files import folder_beside, sha256, write_folder
-from overhaul.system.messages import UserError, check_repo, check_source, is_hub_id, warn
-
-ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
+from overhaul.system.files import sha256
+from overhaul.system.messages import UserError, check_source, is_hub_id, printable, some, warn
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,7 @@ class Weights:
     """Trained weights with the net they belong to.
 
     config: what their config.json says ({} for a bare file); file: where they lie; revision: the commit on the Hub;
-    notes: what a person should be told of how they were found.
+    notes: what a person should be told of how they were found; licence: as the Hub or its author calls it, where known.
     """
 
     net: Net
@@ -40,6 +34,7 @@ class Weights:
     file: Path
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    licence: str | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -73,8 +68,11 @@ def fetch(source: str, net: Net | None = None, usual: Net | None = None, key: st
         raise UserError(f"{source} is no checkpoint file, so its weights have no key {key!r}")
     if source == "torchvision":
         return from_torchvision(net or usual)
-    repo, _, revision = source.partition("@")
-    weights = from_folder(path) if path.is_dir() else from_hub(repo, revision or None)
+    if zoo.is_entry(source):
+        weights = from_entry(source, net)
+    else:
+        repo, _, revision = source.partition("@")
+        weights = from_folder(path, net) if path.is_dir() else from_hub(repo, revision or None, net)
     if net and not same(net, weights.net):
         raise UserError(f"{source} holds {weights.net}, not {net}; leave out its family and kwargs")
     return weights
@@ -94,19 +92,22 @@ def fetch_named(net: Net | str, row: Setup | None = None) -> Weights:
 
 
 def at_commit(source: str) -> str:
-    """The source, at the one commit that its revision resolves to if it is on the Hub."""
+    """The source, at the one commit that its revision resolves to if it is on the Hub; of torchvision, at one entry."""
+    if zoo.is_entry(source):
+        return zoo.resolved(source)
     if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
         return source
     repo, _, revision = source.partition("@")
     return f"{repo}@{client.download(repo, 'config.json', revision or None).parent.name}"
 
 
-def from_folder(folder: Path) -> Weights:
+def from_folder(folder: Path, named: Net | None) -> Weights:
     """Of a student's folder, or of the final student of a run's folder."""
     for candidate in (folder, RunFolder(folder).student("final")):
         if is_student(candidate):
             config, file = read_config(candidate / "config.json"), candidate / "model.safetensors"
-            return Weights(known_net(config, str(folder)), read_safetensors(file), config, str(folder), file)
+            net = known_net(config, str(folder), named)
+            return of_config(Weights(net, read_safetensors(file), config, str(folder), file))
     check_foreign(folder)
     unfinished = (
         "the run has not finished yet; its best student so far may be in best/"
@@ -116,11 +117,23 @@ def from_folder(folder: Path) -> Weights:
     raise UserError(f"{folder} holds no config.json and model.safetensors, nor does its final/: {unfinished}")
 
 
-def known_net(config: dict, source: str) -> Net:
+def known_net(config: dict, source: str, named: Net | None) -> Net:
     try:
-        return net_of(config)
+        return net_of(config, named)
     except UserError as error:
         raise UserError(f"{source} cannot be loaded: {error}") from None
+
+
+def of_config(weights: Weights) -> Weights:
+    """Weights with the licence that their config.json names, and what it tells of their code; timm's in its names."""
+    notes = entries.file_notes(weights.config, weights.net) if entries.is_of_file(weights.config) else ()
+    own = weights.config.get("pretrained_cfg")
+    licence = own.get("license") if isinstance(own, dict) else None
+    known = printable(licence)[:200] if isinstance(licence, str) and licence else None
+    state = weights.state
+    if Expected(weights.net).faults(state):
+        state = converted(weights.net, state)
+    return replace(weights, state=state, notes=notes, licence=known)
 
 
 def check_foreign(folder: Path) -> None:
@@ -140,62 +153,50 @@ def from_torchvision(net: Net | None) -> Weights:
         raise UserError(f"torchvision has weights for our ImageNet ResNets only, not for {net or 'an unnamed net'}")
     import torchvision
 
-    enum = torchvision.models.get_model_weights(f"resnet{net.kwargs['depth']}")
-    try:
-        state = enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"torchvision's weights could not be downloaded ({error}); give a file with --teacher"
-        ) from None
-    file = Path(torch.hub.get_dir(), "checkpoints", enum.IMAGENET1K_V1.url.rpartition("/")[2])
+    entry = torchvision.models.get_model_weights(f"resnet{net.kwargs['depth']}").IMAGENET1K_V1
+    state, file = zoo.download(entry, "of torchvision")
     return Weights(replace(net, kwargs={**net.kwargs, "num_classes": 1000}), state, {}, "torchvision", file)
 
 
-def from_hub(repo: str, revision: str | None) -> Weights:
+def from_entry(source: str, named: Net | None) -> Weights:
+    net, state, config, file = zoo.fetch(source, named)
+    return of_config(Weights(net, state, config, source, file))
+
+
+def from_hub(repo: str, revision: str | None, named: Net | None = None) -> Weights:
     """Config and weights of a Hub repository, both at the one commit that the revision resolves to."""
+    config, commit = config_on_hub(repo, revision)
+    net = known_net(config, repo, named)
+    file = download_weights(repo, commit, largest=2 * bytes_of(net) + 2**20)
+    weights = of_config(Weights(net, read_safetensors(file), config, repo, file, commit))
+    return weights if weights.licence else replace(weights, licence=licence_of(repo, commit))
+
+
+def config_on_hub(repo: str, revision: str | None) -> tuple[dict, str]:
+    """The config.json of a repository, and the commit that it is of."""
     file = client.download(repo, "config.json", revision)
-    config, commit = read_config(file), file.parent.name
-    net = known_net(config, repo)
+    return read_config(file), file.parent.name
+
+
+def download_weights(repo: str, commit: str, largest: int) -> Path:
     try:
-        file = client.download(repo, "model.safetensors", commit, largest=2 * bytes_of(net) + 2**20)
+        return client.download(repo, "model.safetensors", commit, largest=largest)
     except client.Missing as missing:
         pickles = [name for name in client.files(repo, commit) if name.endswith(client.PICKLES)]
         but = f" and has pickled weights ({pickles[0]}), which are never read from the Hub" if pickles else ""
         raise UserError(f"{missing}{but}") from None
-    return Weights(net, read_safetensors(file), config, repo, file, commit)
 
 
-def pull(source: str, out: str | Path) -> dict:
-    """Copy a student from the Hub, USER/REPO[@REVISION], into a new folder, which appears whole.
+def licence_of(repo: str, commit: str) -> str | None:
+    """What the card of a repository says, where the cache has it; nobody is asked."""
+    from huggingface_hub import metadata_load, try_to_load_from_cache
 
-    Returns {"folder", "repo", "revision": the commit, "left_out": the accounts of the student that the cache lacks
-    where the Hub does not answer}. Raises UserError for a folder in use, and for what load would refuse.
-    """
-    out, (repo, _, revision) = Path(out).expanduser(), source.partition("@")
-    check_repo("overhaul pull", repo)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} is in use; name a folder that is not there yet")
-    weights = from_hub(repo, revision or None)
-    build(weights)
-    files = {"config.json": weights.file.parent / "config.json", weights.file.name: weights.file}
-    left_out = []
-    for name in ACCOUNTS:
-        try:
-            files[name] = client.download(repo, name, weights.revision)
-        except client.Missing:
-            continue
-        except client.Unreachable:
-            left_out.append(name)
+    card = try_to_load_from_cache(repo, "README.md", revision=commit)
     try:
-        with folder_beside(out) as made:
-            whole = made / out.name
-            whole.mkdir()
-            for name, file in files.items():
-                shutil.copyfile(file, whole / name)
-            whole.rename(out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written to: {error.strerror}") from None
-    return {"folder": str(out), "repo": repo, "revision": weights.revision, "left_out": left_out}
+        said = (metadata_load(card) or {}).get("license") if isinstance(card, str) else None
+    except Exception:  # a card of others may hold anything
+        said = None
+    return printable(said)[:200] if isinstance(said, str) and said else None
 
 
 def bytes_of(net: Net) -> int:
@@ -203,24 +204,25 @@ def bytes_of(net: Net) -> int:
     return sum(value.nbytes for value in models.outline(net).state_dict().values())
 
 
-def build(weights: Weights) -> Backbone:
-    """The network with its weights, strictly, in eval mode."""
+def build(weights: Weights, image_size: int | None = None) -> Backbone:
+    """The network with its weights, strictly, in eval mode.
+
+    image_size: side in pixels of the images that features are looked for with; that of the config.json unless named.
+    """
     if faults := Expected(weights.net).faults(weights.state):
         looks_like = models.identify(weights.state) or "none of our families"
         raise UserError(f"{weights.source} does not fit {weights.net}: {', '.join(faults)}; it looks like {looks_like}")
-    network = models.create(weights.net)
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTERS)}
-    network.load_state_dict({**counters, **weights.state}, strict=True)
+    show = None if image_size else preprocessing(weights.config, weights.source)
+    network = models.create(weights.net, image_size or (show.size if show else 224))
+    put(network, weights.state)
     return network.eval()
 
 
-def student_files(network: Backbone, setup: Setup, classes: Sequence[str]) -> dict[str, bytes]:
-    """The files of a student's folder: config.json and model.safetensors (fp32, contiguous)."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    config = json.dumps(student_config(setup, classes, models.classifier(setup.student)), indent=2) + "\n"
-    return {"model.safetensors": safetensors.torch.save(state, {"format": "pt"}), "config.json": config.encode()}
-
-
-def save(folder: Path, network: Backbone, setup: Setup, classes: Sequence[str]) -> None:
-    """Write a student's folder, each file replaced in one step."""
-    write_folder(folder, student_files(network, setup, classes))
+def put(network: Backbone, state: dict[str, Tensor]) -> None:
+    """Load a state of the plain network's names, strictly but for counters, which old files lack."""
+    whole = network.bare.state_dict()  # knows which version of its class it is of
+    missing = [name for name in whole if name not in state and not name.endswith(COUNTERS)]
+    if missing:
+        raise UserError(f"the weights lack {some(missing)}")
+    whole.update(state)
+    network.bare.load_state_dict(whole, strict=True)

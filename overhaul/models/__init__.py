@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -10,11 +12,12 @@ import torch
 from torch import nn
 
 from overhaul import catalogue
-from overhaul.models import libraries
+from overhaul.discovery import meta_twin
+from overhaul.models import heads, libraries, limits
 from overhaul.models.anatomy import stages, sync_bn, unreached
 from overhaul.models.backbone import Backbone, Stages
 from overhaul.models.hooked import Hooked
-from overhaul.recipe import Net, is_foreign
+from overhaul.nets import FUNCTION, Net, is_foreign
 from overhaul.system.messages import UserError
 
 FAMILIES = catalogue.families()
@@ -27,6 +30,8 @@ __all__ = [
     "Backbone",
     "Stages",
     "check",
+    "class_layers",
+    "classes_of",
     "classifier",
     "create",
     "feature_shapes",
@@ -91,10 +96,24 @@ def own(name: str, kwargs: dict) -> Backbone:
     return family(name)(**kwargs)
 
 
-def outline(net: Net) -> Backbone:
-    """The network without values, on the meta device, where its tensors have shapes and cost nothing."""
-    with torch.device("meta"):
-        return create(net)
+def outline(net: Net, limited: bool = False) -> Backbone:
+    """The network without values, on the meta device, where its tensors have shapes and cost nothing.
+
+    A function of a file that cannot run there is made for real first. limited: of a net that a file of others names;
+    UserError for one that is too large, before it is made.
+    """
+    said = None
+    for mode in (torch.device("meta"), limits.Hollow()):
+        try:
+            with limits.Budget() if limited else nullcontext(), mode:
+                network = create(net)
+        except UserError as error:
+            said = said or error
+        else:
+            return meta_twin(network) if isinstance(mode, limits.Hollow) else network
+    if not FUNCTION.fullmatch(net.family):
+        raise said
+    return meta_twin(create(net))
 
 
 def parameters(network: Net | nn.Module) -> int:
@@ -110,18 +129,38 @@ def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
 
 
 def classifier(net: Net) -> str:
-    """The name of a net's last layer, which gives the logits: the one whose size is the number of classes."""
-    return last_layer(net.family, tuple(sorted((name, each) for name, each in net.kwargs.items() if name != CLASSES)))
+    """The name of a net's last layer, which gives the logits."""
+    return heads_of(net)[1]
+
+
+def class_layers(net: Net) -> tuple[str, ...]:
+    """The names of all layers whose size is the number of classes: the last one, and those of auxiliary heads.
+
+    Of a function that takes no num_classes: the last one.
+    """
+    return heads_of(net)[0]
+
+
+def classes_of(net: Net) -> int:
+    """How many logits a net gives: as many as it is asked for, or, of a function that takes no number, its own."""
+    found = heads_of(net)[2]
+    return net.kwargs[CLASSES] if found is None else found
+
+
+def heads_of(net: Net) -> tuple[tuple[str, ...], str, int | None]:
+    return found_heads(net.family, json.dumps({key: each for key, each in net.kwargs.items() if key != CLASSES}))
 
 
 @cache
-def last_layer(family: str, kwargs: tuple) -> str:
-    few, more = (outline(Net(family=family, kwargs={**dict(kwargs), CLASSES: n})).state_dict() for n in (3, 5))
-    layers = {name.rpartition(".")[0] for name in few if few[name].shape != more.get(name, few[name]).shape}
-    if len(layers) != 1:
-        found = ", ".join(sorted(layers)) or "none"
-        raise UserError(f"{family}: one layer must have the size of num_classes, the last one; here {found} has")
-    return layers.pop()
+def found_heads(family: str, kwargs: str) -> tuple[tuple[str, ...], str, int | None]:
+    few, more = (outline(Net(family=family, kwargs={**json.loads(kwargs), CLASSES: n})).bare for n in (3, 5))
+    layers = heads.that_follow(few, more)
+    if not layers and is_foreign(family):
+        last, number = heads.logits(few)
+        return (last,), last, number
+    if not all(layers) or not layers:
+        raise UserError(f"{family}: one layer must have the size of num_classes, the last one; here none has")
+    return layers, heads.last_of(few, layers), None
 
 
 def identify(state: Mapping) -> Net | None:

@@ -71,7 +71,7 @@ class Components:
 
     def student_files(self) -> dict[str, bytes]:
         """Of the folder of the student as it is now."""
-        return hub.student_files(self.student, self.setup, self.classes)
+        return hub.student_files(self.student, self.setup, self.classes, self.student_weights)
 
 
 def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components:

@@ -121,16 +121,18 @@ def start_from(
     notes += weights.notes
     if shift(weights, setup):
         notes.append(f"the weights of {weights.source} were trained with another mean and std than the setup's")
-    trained, last = hub.build(weights).state_dict(), models.classifier(setup.student)
-    own = [name for name in trained if name.startswith(f"{last}.")]
+    trained, layers = hub.build(weights).bare.state_dict(), models.class_layers(setup.student)
+    own = [name for name in trained if name.startswith(tuple(f"{layer}." for layer in layers))]
     try:
-        order = numbers(weights, classes)
-        if len(order) != weights.net.kwargs["num_classes"]:
-            raise UserError(f"it knows {weights.net.kwargs['num_classes']} classes and the data have {len(order)}")
-        trained |= {name: trained[name][order] for name in own}
+        order, known = numbers(weights, classes), weights.net.kwargs["num_classes"]
+        if len(order) != known:
+            raise UserError(f"it knows {known} classes and the data have {len(order)}")
+        if order != list(range(known)):
+            if any(len(trained[name]) != known for name in own):
+                raise UserError("its classes have another order, and not a row each in it")
+            trained |= {name: trained[name][order] for name in own}
     except UserError as error:
         trained = {name: value for name, value in trained.items() if name not in own}
-        notes.append(
-            f"the student starts from {weights.source} but for its last layer, {last}, which is fresh: {error}"
-        )
-    student.load_state_dict({**student.state_dict(), **trained})
+        which = f"its last layer, {layers[0]}, which is" if len(layers) == 1 else f"{', '.join(layers)}, which are"
+        notes.append(f"the student starts from {weights.source} but for {which} fresh: {error}")
+    hub.put(student, {**student.bare.state_dict(), **trained})

@@ -8,6 +8,7 @@ from pathlib import Path
 from overhaul.data import sources
 from overhaul.data.known import folder_name, is_named, local_folder
 from overhaul.hub import Weights
+from overhaul.hub.entries import without_folder
 from overhaul.models import parameters
 from overhaul.recipe import Net
 from overhaul.run.folder import best_line
@@ -59,7 +60,7 @@ def make_record(of: Components, state: State) -> dict:
 
 
 def describe(net: Net) -> dict:
-    return {"family": net.family, "kwargs": net.kwargs, "parameters": parameters(net)}
+    return {"family": without_folder(net.family), "kwargs": net.kwargs, "parameters": parameters(net)}
 
 
 def describe_weights(weights: Weights) -> dict:

@@ -18,7 +18,7 @@ ORDER = (  # each may import what stands above it
     {"options", "recipe"},
     {"setups"},
     {"listing", "models", "data", "run"},
-    {"distill", "report"},
+    {"distill", "report", "timm_torchvision"},
     {"hub"},
     {"training", "timm_models"},
     {"bench", "demo", "trained"},

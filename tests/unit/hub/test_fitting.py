@@ -120,7 +120,7 @@ def test_a_key_names_the_weights_where_several_fit(tmp_path, network, state, cap
         (lambda s: {"state_dict": {**s, "criterion.weight": torch.ones(10)}}, "1 unexpected (criterion.weight)"),
         (
             lambda s: {n: v for n, v in s.items() if "running" not in n and "batches" not in n},
-            "14 missing (block1.layer.0.bn1.running_mean)",
+            "14 missing (block1.layer.0.bn1.running_mean, ",
         ),
         (lambda s: {"encoder.stages.0.layers.0.convolution.weight": torch.zeros(3, 3)}, "those of transformers"),
         (lambda s: {"a": {"x.weight": torch.zeros(3)}, "b": 1}, "it holds a (1 tensors: x), b (int)"),

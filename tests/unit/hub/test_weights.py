@@ -45,7 +45,7 @@ def test_the_release_teacher(shared):
         ("num_classes", None, "needs num_classes, a number"),
         ("model_args", [10], "model_args, an object"),
         ("model_args", None, "takes depth, width, num_classes"),
-        ("architecture", "vit_base", "is none of ours"),
+        ("architecture", "vit_base", "timm has no network vit_base"),
         ("pretrained_cfg", {"mean": [0.5]}, "pretrained_cfg whose input_size"),
         ("pretrained_cfg", "cifar", "pretrained_cfg whose input_size"),
     ],
@@ -73,10 +73,10 @@ def test_a_checkpoint_that_does_not_fit_names_the_first_of_each_fault(tmp_path):
             str(tmp_path / "teacher.pt"), Net(family="wide_resnet", kwargs={"depth": 10, "width": 2, "num_classes": 10})
         )
     message = str(error.value)
-    assert "unexpected (block1.layer.1.bn1.weight)" in message
-    assert "misshapen (fc.weight [100, 128] instead of [10, 128])" in message
+    assert "unexpected (block1.layer.1.bn1.weight, " in message
+    assert "misshapen (fc.weight [100, 128] instead of [10, 128], " in message
     assert "it looks like wide_resnet depth=16 width=2 num_classes=100" in message
-    with pytest.raises(ValueError, match=r"missing \(conv1.weight\)|missing \(model.0.0.weight\)"):
+    with pytest.raises(ValueError, match=r"missing \(model.0.0.weight, "):
         hub.load(str(tmp_path / "teacher.pt"), Net(family="mobilenet", kwargs={"num_classes": 100}))
 
 
@@ -99,9 +99,9 @@ def test_a_folder_without_a_student(tmp_path):
     [
         ("{", "is not JSON"),
         ("[]", "not a model's configuration"),
-        ('{"architecture": "vit_base", "num_classes": 10}', "none of ours"),
+        ('{"architecture": "vit_base", "num_classes": 10}', "timm has no network vit_base"),
         ('{"architecture": "overhaul_wide_resnet", "num_classes": 10}', "wide_resnet takes"),
-        ('{"architecture": "resnet51", "num_classes": 10}', "depth must be one of"),
+        ('{"architecture": "resnet51", "num_classes": 10}', "timm has no network resnet51"),
         ('{"architecture": "resnet50"}', "num_classes"),
         (
             '{"architecture": "overhaul_wide_resnet", "num_classes": 10, "model_args": {"depth": "10", "width": 1}}',

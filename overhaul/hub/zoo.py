@@ -1,0 +1,87 @@
+"""The trained weights that torchvision offers for its networks, by name: torchvision:NAME@ENTRY."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from overhaul import models
+from overhaul.hub.config import images_entry
+from overhaul.hub.entries import net_entries
+from overhaul.hub.renaming import converted
+from overhaul.models.libraries import from_torchvision
+from overhaul.recipe import LIBRARY, Net, Preprocessing
+from overhaul.system.messages import UserError, nearest
+
+
+def is_entry(source: str) -> bool:
+    match = LIBRARY.fullmatch(source)
+    return bool(match and match[1] == "torchvision")
+
+
+def entry_of(source: str):
+    """The entry of torchvision's enumeration; UserError, with those that there are, for an unknown one."""
+    import torchvision
+
+    _, name, entry = LIBRARY.fullmatch(source).groups()
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        from_torchvision(name, {})  # which says what there is
+    entries = torchvision.models.get_model_weights(name).__members__
+    if not entry:
+        raise UserError(
+            f"{source} has fresh weights; for trained ones say {source}@{' or @'.join(entries) or 'nothing'}"
+        )
+    wanted = entry.removeprefix("@")
+    if wanted not in entries:
+        raise UserError(
+            f"torchvision has no weights {wanted} for {name}{nearest(wanted, entries)}; it has {', '.join(entries)}"
+        )
+    return entries[wanted]
+
+
+def resolved(source: str) -> str:
+    """The source by the entry's own name, which DEFAULT is not."""
+    return f"{source.partition('@')[0]}@{entry_of(source).name}"
+
+
+def download(entry, what: str) -> tuple[dict[str, Tensor], Path]:
+    """The weights of an entry, their hash checked, and the file that they lie in."""
+    try:
+        state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the weights {what} could not be downloaded ({error}); give a file with --teacher.weights"
+        ) from None
+    return state, Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
+
+
+def fetch(source: str, named: Net | None) -> tuple[Net, dict[str, Tensor], dict, Path]:
+    """The net of a source, its weights, a config.json for them, and their file."""
+    entry, family = entry_of(source), source.partition("@")[0]
+    state, file = download(entry, source)
+    kwargs = as_trained(family, entry) | (named.kwargs if named and named.family == family else {})
+    names = entry.meta.get("categories")
+    net = Net(family=family, kwargs=kwargs)
+    state = converted(net, state)
+    last = state.get(f"{models.classifier(net)}.weight")
+    net.kwargs["num_classes"] = len(names or (last if last is not None else ()))
+    return net, state, config_of(entry, net, names), file
+
+
+def as_trained(family: str, entry) -> dict:
+    """The arguments with which torchvision itself makes a network for its weights."""
+    name = family.partition(":")[2]
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True}
+    size = entry.meta.get("min_size", (224,))[0]
+    return {"image_size": size} if name.startswith("vit_") and size != 224 else {}
+
+
+def config_of(entry, net: Net, names: list[str] | None) -> dict:
+    show = entry.transforms()
+    how = Preprocessing(
+        show.crop_size[0], show.resize_size[0], tuple(show.mean), tuple(show.std), show.interpolation.value
+    )
+    licence = {"license": entry.meta["license"]} if "license" in entry.meta else {}
+    labels = {"label_names": list(names)} if names else {}
+    return {**net_entries(net), **labels, "pretrained_cfg": {**images_entry(how), **licence}}
