@@ -80,6 +80,7 @@ class Run(DataOptions):
         resume: auto (go on from the last checkpoint of the folder, if any) or never (refuse a folder in use)
         resume_with: epochs=N: go on with a run of another length; the learning rate's drops move with it
         overwrite: with --resume never, delete the run in the folder and start anew
+        beside: a run of --method original of the same recipe, seed and data, with which each epoch is compared
         tracker: tensorboard, wandb or trackio beside the run's own metrics.jsonl
         push_to_hub: USER/REPO on the Hub that gets the final student
         push_every: epochs between two pushes of the student so far, in the background
@@ -105,6 +106,7 @@ class Run(DataOptions):
     resume: Literal["auto", "never"] = "auto"
     resume_with: str | None = None
     overwrite: bool = False
+    beside: str | None = None
     tracker: Literal["tensorboard", "wandb", "trackio"] | None = None
     push_to_hub: str | None = None
     push_every: int | None = None

@@ -35,10 +35,10 @@ class Hooked(Backbone):
     """A network with its features for images of one size, which are looked for when they are first asked for.
 
     net: left as it is (names, values, forward), but for inplace=False on activations whose input is a feature; the
-    state dict has its names. image_size: side in pixels. names: see Net.positions; without them they are found.
+    state dict has its names. image_size: side in pixels, or height and width. names: see Net.positions; without them they are found.
     """
 
-    def __init__(self, net: nn.Module, image_size: int, names: tuple[str, ...] | None = None) -> None:
+    def __init__(self, net: nn.Module, image_size: int | tuple[int, int], names: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.net, self.image_size, self.names = net, image_size, names
         self.found, self.on, self.picked, self.counts, self.taps = None, False, {}, {}, {}
@@ -53,7 +53,8 @@ class Hooked(Backbone):
         return self.found
 
     def attach(self) -> None:
-        image = 3, self.image_size, self.image_size
+        sides = self.image_size if isinstance(self.image_size, tuple) else 2 * (self.image_size,)
+        image = 3, *sides
         found = named(self.net, image, self.names) if self.names else find(self.net, image)
         if len(found) < 2 and not self.names:
             raise UserError(

@@ -23,6 +23,7 @@ from overhaul.system.messages import UserError, launched, warn
 MAY_CHANGE = (
     "output_dir",
     "data_path",
+    "beside",
     "tracker",
     "workers",
     "skip_broken",
@@ -33,6 +34,7 @@ MAY_CHANGE = (
     "push_every",
     "push_private",
 )  # between two starts of one run
+LATER = {"teacher_norm": "batch"}  # what runs of earlier releases did, whose configuration does not say it
 NOT_KEPT = (
     "resume",
     "resume_with",
@@ -211,7 +213,7 @@ def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
 
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
     """UserError for a configuration that differs in what may not change between two starts, or is named besides."""
-    mine, theirs = flatten(mine), flatten(theirs)
+    mine, theirs = flatten(mine), LATER | flatten(theirs)
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs
