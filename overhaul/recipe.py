@@ -161,7 +161,7 @@ class Setup:
         nesterov: whether the momentum is Nesterov's
         weight_decay: on every parameter of student and connectors
         distill_weight: weight of the summed stage losses beside the cross-entropy
-        teacher_norm: what the teacher's BatchNorms normalise by: batch (as in the paper) or running (its own statistics)
+        teacher_norm: what the teacher's BatchNorms normalise by: batch (the paper's) or running (their own statistics)
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
         image_size: side of the training and test images in pixels
         test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named

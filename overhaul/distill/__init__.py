@@ -1,6 +1,6 @@
 """The methods by name, and what they are made of; each method is a file here that names its class `Method`.
 
-A method says what of a teacher it `needs`: "features", "logits" (then the teacher must know the data's classes) or None.
+A method says what of a teacher it `needs`: "features", "logits" (the teacher must know the data's classes) or None.
 """
 
 import importlib

@@ -16,8 +16,8 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
     """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, 3.1).
 
     The norm's output counts as normal with its scale as deviation and its shift as mean. Where hardly any response
-    is negative (probability at most 0.001), minus three deviations; for a scale of zero, the shift where it is negative,
-    else 0.
+    is negative (probability at most 0.001), minus three deviations. For a scale of zero, the shift where it is
+    negative, else 0.
     """
     if not tells(norm):
         raise UserError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")

@@ -46,7 +46,8 @@ class Distilled(Overhaul):
             if ALONE not in str(error):
                 raise
             raise UserError(
-                'a BatchNorm of the teacher gets one number a channel; give it more images at once, or teacher_norm="running"'
+                "a BatchNorm of the teacher gets one number a channel: give it more images at once, or the teacher "
+                "teacher_norm='running'"
             ) from None
 
     @torch.no_grad()

@@ -203,12 +203,12 @@ def bytes_of(net: Net) -> int:
     return sum(value.nbytes for value in models.outline(net).state_dict().values())
 
 
-def build(weights: Weights) -> Backbone:
-    """The network with its weights, strictly, in eval mode."""
+def build(weights: Weights, image_size: int = 224) -> Backbone:
+    """The network with its weights, strictly, in eval mode. image_size: see models.create."""
     if faults := Expected(weights.net).faults(weights.state):
         looks_like = models.identify(weights.state) or "none of our families"
         raise UserError(f"{weights.source} does not fit {weights.net}: {', '.join(faults)}; it looks like {looks_like}")
-    network = models.create(weights.net)
+    network = models.create(weights.net, image_size)
     counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTERS)}
     network.load_state_dict({**counters, **weights.state}, strict=True)
     return network.eval()

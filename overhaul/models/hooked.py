@@ -35,7 +35,8 @@ class Hooked(Backbone):
     """A network with its features for images of one size, which are looked for when they are first asked for.
 
     net: left as it is (names, values, forward), but for inplace=False on activations whose input is a feature; the
-    state dict has its names. image_size: side in pixels, or height and width. names: see Net.positions; without them they are found.
+    state dict has its names. image_size: side in pixels, or height and width. names: see Net.positions; without them
+    they are found.
     """
 
     def __init__(self, net: nn.Module, image_size: int | tuple[int, int], names: tuple[str, ...] | None = None) -> None:
