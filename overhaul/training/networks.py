@@ -104,8 +104,9 @@ def weight_note(setup: Setup) -> str | None:
     if published or makes[0] == makes[1]:
         return None
     return (
-        f"teacher and student are of different make ({', '.join(makes)}): between distant networks the authors' weight "
-        f"lost 2 points and a hundredth of it gained 0.6 (issue 16 of their repository); try {weights_to_try(setup)}"
+        f"teacher and student are of different make ({', '.join(Path(each).name for each in makes)}): between distant "
+        f"networks the authors' weight lost 2 points and a hundredth of it gained 0.6 (issue 16 of their repository); "
+        f"try {weights_to_try(setup)}"
     )
 
 
@@ -125,7 +126,7 @@ def make_of(net: Net) -> str:
     library = LIBRARY.fullmatch(net.family)
     if not library:
         return net.family
-    return re.match(r"(tf_)?([a-z]+(v\d)?)", library[2])[2]
+    return re.sub(r"^tf_|(?<!v)\d.*|_.*", "", library[2])
 
 
 def positions(network: nn.Module | None) -> list[str] | None:
