@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from overhaul import distill, models
 from overhaul.data.bench import endless_batches, synthetic
-from overhaul.data.loaders import Normalize, TrainLoader, loader_settings
+from overhaul.data.loaders import Normalize, TrainLoader, loader_settings, to_size
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.setups import get
@@ -78,9 +78,10 @@ class Trial:
             with self.precision:
                 distill_loss = self.setup.distill_weight * self.distance(leaves, stages.features)
             scaled(distill_loss).backward()
-            gradients = [leaf.grad for leaf in leaves]
+            compared = [(feature, leaf.grad) for feature, leaf in zip(features, leaves, strict=True)]
+            gradients = [pair for pair in compared if pair[1] is not None]
         lap("connectors and loss")
-        torch.autograd.backward([cross_entropy, *(features if stages else ())], [None, *gradients])
+        torch.autograd.backward(*zip((cross_entropy, None), *gradients, strict=True))
         lap("backward")
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -91,9 +92,13 @@ def networks(setup: Setup) -> tuple[torch.nn.Module, torch.nn.Module | None]:
     """A module of distill.METHODS and its teacher, both with fresh weights."""
     torch.manual_seed(0)
     method, teacher = distill.METHODS[setup.method], None
-    if method.needs_teacher:
-        teacher = distill.as_teacher(models.create(setup.teacher))
-    return method(models.create(setup.student), teacher), teacher
+    if method.needs:
+        teacher = models.create(setup.teacher, setup.teacher.image_size or setup.image_size)
+        teacher = distill.as_teacher(teacher, setup.teacher_norm)
+    module = method(models.create(setup.student, setup.image_size), teacher)
+    if measured := getattr(module, "measured", {}):
+        module.set_margins([torch.full((teacher.widths[j],), -0.5) for j in measured.values()])
+    return module, teacher
 
 
 def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) -> dict:
@@ -172,7 +177,7 @@ def operations(setup: Setup) -> int:
     with torch.no_grad():
         if teacher:
             with FlopCounterMode(display=False) as counter:
-                stages = teacher.forward_stages(images)
+                stages = teacher.forward_stages(to_size(images, setup.teacher.image_size))
             counts.append(counter.get_total_flops())
         with FlopCounterMode(display=False) as counter:
             method(images, stages)

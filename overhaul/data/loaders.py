@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from copy import copy
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from overhaul.data import sources
 from overhaul.data.images import Broken, EncodedImages, Images, checked
-from overhaul.data.streaming import EvalStream, TrainStream, open_streams
+from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
 from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
 from overhaul.data.workers import count_workers, load_batches
 from overhaul.options import DataOptions, Run
@@ -146,9 +147,13 @@ class EvalLoader:
 
 
 class Normalize:
-    """uint8 images -> float32 on the device, channels_last, less mean, over std (a channel each, in 0..1)."""
+    """uint8 images -> float32 on the device, channels_last, less mean, over std (a channel each, in 0..1).
 
-    def __init__(self, mean, std, device) -> None:
+    size: see to_size.
+    """
+
+    def __init__(self, mean, std, device, size: int | None = None) -> None:
+        self.size = size
         mean, std = (torch.tensor(x, device=device) for x in (mean, std))
         self.scale, self.shift, self.device = 1 / (255 * std), -mean / std, device
 
@@ -156,7 +161,33 @@ class Normalize:
         rows = images.to(self.device, non_blocking=True).permute(0, 2, 3, 1).flatten(2).float()
         width = images.shape[3]  # whole rows of pixels at a time: three numbers would be too few for a CPU's vectors
         normalized = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width))
-        return normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+        return to_size(normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2), self.size)
+
+
+def to_size(images: Tensor, size: int | None) -> Tensor:
+    """Images of another size, bilinear, smoothed where they shrink; as they are where none is named."""
+    if size is None or images.shape[-2:] == (size, size):
+        return images
+    how = {"mode": "bilinear", "align_corners": False, "antialias": size < images.shape[-1]}
+    return F.interpolate(images, (size, size), **how).contiguous(memory_format=torch.channels_last)
+
+
+def unaugmented(loader: TrainLoader | TrainStream, batches: int = 8, size: int = 64) -> Iterator[Tensor]:
+    """The first training images of the first epoch as they are shown in a test: uint8 [up to size, 3, side, side].
+
+    The same on all processes, but of a stream, of which each reads its own part. Broken ones are left out, and so is
+    one that would be alone.
+    """
+    images = loader.images
+    if isinstance(loader, TrainStream):
+        found = islice(Centred(images, loader.setup.preprocessing, size), batches)
+    else:
+        order = np.random.default_rng([loader.seed, 0]).permutation(len(images))[: batches * size]
+        rows = [order[start : start + size] for start in range(0, len(order), size)]
+        found = load_batches(CentredBatches(images), rows, loader.workers)
+    for pixels, labels, _ in found:
+        if len(whole := pixels[labels >= 0]) > 1:
+            yield whole.permute(0, 3, 1, 2)
 
 
 def make_loaders(

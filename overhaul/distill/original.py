@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class Original(nn.Module):
     """The student alone: the paper's baseline, and how teachers are trained."""
 
-    needs_teacher = False
+    needs = None
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None = None) -> None:
         super().__init__()

@@ -5,24 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from overhaul.distill.margins import closed
+from overhaul.distill.pairing import pairs, stage_weights
+from overhaul.distill.resizing import resized
+from overhaul.models import Backbone
 from overhaul.system.messages import UserError
 
 PIECE, GPU_PIECE = {"cpu": 2**19}, 2**24  # elements of a map that the loss takes at once
-
-
-def margin(norm: nn.BatchNorm2d) -> Tensor:
-    """The expected negative response E[x | x < 0] of each channel of a BatchNorm, [channels], fp32 (paper, 3.1).
-
-    The norm's output counts as normal with its scale as deviation and its shift as mean. Where hardly any response
-    is negative (probability at most 0.001), minus three deviations.
-    """
-    if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None:
-        raise UserError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
-    scale, shift = (x.detach().cpu().double() for x in (norm.weight.abs(), norm.bias))  # not every device has float64
-    ratio = shift / scale
-    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
-    negative = torch.special.ndtr(-ratio)
-    return torch.where(negative > 0.001, shift - scale * density / negative, -3 * scale).float().to(norm.weight.device)
 
 
 def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
@@ -85,20 +74,30 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
 
 
 class Overhaul(nn.Module):
-    """A student with one connector a stage; gives the student's logits and the weighted sum of the stage losses."""
+    """A student with one connector a pair of features; gives its logits and the weighted sum of the stage losses.
 
-    needs_teacher = True
+    pairs: see pairing.pairs. measured: by the number of a pair whose margin only data tell, the teacher's feature; see
+    set_margins.
+    """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    needs = "features"
+
+    def __init__(self, student: Backbone, teacher: Backbone) -> None:
         super().__init__()
-        if len(student.norms) != len(teacher.norms):
-            raise UserError(
-                f"the student has {len(student.norms)} stages and the teacher {len(teacher.norms)}; they must be equal"
-            )
-        self.student = student
-        self.connectors = nn.ModuleList(map(connector, student.widths, teacher.widths))
-        for i, norm in enumerate(teacher.norms):
-            self.register_buffer(f"margin{i}", margin(norm), persistent=False)
+        self.student, self.pairs, self.measured = student, pairs(student, teacher), {}
+        mine, theirs, norms = student.widths, teacher.widths, teacher.norms
+        self.connectors = nn.ModuleList(connector(mine[i], theirs[j]) for i, j in self.pairs)
+        for number, (_, j) in enumerate(self.pairs):
+            told = closed(norms[j])
+            if told is None:
+                self.measured[number] = j
+            value = torch.full((theirs[j],), torch.nan) if told is None else told
+            self.register_buffer(f"margin{number}", value, persistent=told is None)
+
+    def set_margins(self, margins: list[Tensor]) -> None:
+        """Take over the margins that were measured, one [channels] for each in `measured`, in its order."""
+        for number, each in zip(self.measured, margins, strict=True):
+            self.get_buffer(f"margin{number}").copy_(each)
 
     def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [batch, classes] and the distillation loss, a scalar; stage i of n weighs 1 / 2^(n - 1 - i)."""
@@ -107,11 +106,19 @@ class Overhaul(nn.Module):
 
     def distance(self, features: list[Tensor], targets: list[Tensor]) -> Tensor:
         """The distillation loss of the student's feature maps (before the connectors) and the teacher's."""
-        loss, last = 0.0, len(features) - 1
-        for i, (mine, target) in enumerate(zip(features, targets, strict=True)):
-            stage_loss = partial_l2(self.connectors[i](mine), target, self.get_buffer(f"margin{i}"))
-            loss = loss + stage_loss / 2 ** (last - i)
-        return loss
+        return self.weighted(self.stage_losses(features, targets))
+
+    def stage_losses(self, features: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
+        """The loss of each pair, a scalar, without its weight; the student's map takes the size of the teacher's."""
+        losses = []
+        for number, (i, j) in enumerate(self.pairs):
+            mine = self.connectors[number](resized(features[i], targets[j].shape[-2:]))
+            losses.append(partial_l2(mine, targets[j], self.get_buffer(f"margin{number}")))
+        return losses
+
+    def weighted(self, losses: list[Tensor]) -> Tensor:
+        """The sum of the pairs' losses, each with its weight."""
+        return sum(loss * weight for loss, weight in zip(losses, stage_weights(len(losses)), strict=True))
 
 
 Method = Overhaul

@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from uuid import uuid4
 
+import torch
 from accelerate import Accelerator
 
 from overhaul.run import checkpoints
 from overhaul.run.folder import ANEW, best_line
-from overhaul.system.accelerator import agreed
-from overhaul.system.messages import UserError, first_line
+from overhaul.system.accelerator import agreed, of_main
+from overhaul.system.messages import UserError, first_line, innermost, warn
+
+STATE_FILE = "custom_checkpoint_0.pkl"  # as Accelerate calls it
 
 
 @dataclass
@@ -20,8 +23,9 @@ class State:
     epochs: the run's length. step: how many steps of the epoch after the finished ones are done; running: of each
     process, what it has summed up and found in them. metrics: the lines of metrics.jsonl, one a finished epoch.
     teacher_top1: percent. data: what the images are. teacher, student: the SHA-256 of the files of their trained
-    weights. processes: of those that wrote it. lengths: changes of the run's length. tracker_id: the run's name for
-    wandb.
+    weights. positions: of each network whose features were looked for, where they are taken; code: of each that comes
+    from a user's file, the SHA-256 of that. first_batch: see training.first_batch. processes: of those that wrote it.
+    lengths: changes of the run's length. tracker_id: the run's name for wandb.
     """
 
     epochs: int = 0
@@ -32,6 +36,9 @@ class State:
     data: str | None = None
     teacher: str | None = None
     student: str | None = None
+    positions: dict[str, list[str]] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
+    first_batch: dict | None = None
     processes: int = 1
     lengths: list[dict] = field(default_factory=list)
     tracker_id: str = field(default_factory=lambda: uuid4().hex)
@@ -40,6 +47,11 @@ class State:
     def epoch(self) -> int:
         """How many epochs are finished."""
         return len(self.metrics)
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing is learned yet."""
+        return not self.epoch and not self.step
 
     @property
     def name(self) -> str:
@@ -94,22 +106,40 @@ def resume(accelerator: Accelerator, folder: Path, now: State, before: Callable[
     if not found:
         state.load_state_dict(now.state_dict())
         return state, None
-    before()
-    try:
-        accelerator.load_state(str(found))
-    except Exception as error:  # of another version, perhaps
-        raise UserError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
-    check_same(folder, "on other data", state.data, now.data)
-    check_same(folder, "under another teacher, told in overhaul.json", state.teacher, now.teacher)
-    check_same(folder, "from other weights of the student, told in overhaul.json", state.student, now.student)
+    load(accelerator, folder, found, now, before)
     done = state.epoch + (state.step > 0)
     if done > now.epochs:
         raise UserError(f"{folder} is in epoch {done} already; --resume_with epochs={done} is the least")
     if state.epochs != now.epochs:
         where = {"after_epoch": state.epoch, "and_steps": state.step}
         state.lengths.append({**where, "epochs_before": state.epochs, "epochs": now.epochs})
-    state.epochs = now.epochs
+    state.epochs, state.positions, state.code = now.epochs, now.positions, now.code
     return state, found
+
+
+def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before: Callable[[], None]) -> None:
+    """Load a checkpoint of the same data and networks; of a user's file that has changed if its tensors still fit."""
+    kept = State()
+    try:
+        kept.load_state_dict(torch.load(found / STATE_FILE, map_location="cpu", weights_only=True))
+    except Exception as error:  # of another version, perhaps
+        raise UserError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
+    check_same(folder, "on other data", kept.data, now.data)
+    check_same(folder, "under another teacher, told in overhaul.json", kept.teacher, now.teacher)
+    check_same(folder, "from other weights of the student, told in overhaul.json", kept.student, now.student)
+    for role in kept.positions.keys() & now.positions.keys():
+        lists = (", ".join(each.positions[role]) for each in (kept, now))
+        check_same(folder, f"with the {role}'s features taken elsewhere", *lists)
+    changed = [role for role in kept.code.keys() & now.code.keys() if kept.code[role] != now.code[role]]
+    note = f"the file that makes the {' and the '.join(sorted(changed))} has changed since {found.name}"
+    before()
+    try:
+        accelerator.load_state(str(found))
+    except Exception as error:
+        why = f"{note}: {innermost(error)}" if changed else first_line(error)
+        raise UserError(f"{found} is whole but cannot be loaded ({why})") from None
+    if changed:
+        of_main(accelerator, lambda: warn)(f"{note}; its tensors fit, and the run goes on")
 
 
 def check_same(folder: Path, what: str, before: str | None, now: str | None) -> None:

@@ -19,7 +19,7 @@ from overhaul.run.folder import RunFolder
 from overhaul.setups import resolve, teacher_setup
 from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError, choose
-from overhaul.training import pretrained
+from overhaul.training import networks, pretrained
 from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
 
@@ -84,7 +84,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
     check_networks(setup, method)
     teacher_weights, student_weights = (
-        pretrained.fetch(role, setup, accelerator) if method.needs_teacher or role == "student" else None
+        pretrained.fetch(role, setup, accelerator) if method.needs or role == "student" else None
         for role in ("teacher", "student")
     )
     setup = pretrained.with_images(setup, student_weights)
@@ -109,13 +109,13 @@ def assemble(
     setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)), named)
     teacher, test, shift = None, None, None
     if teacher_weights:
-        teacher = distill.as_teacher(hub.build(teacher_weights))
+        teacher = networks.make_teacher(teacher_weights, setup, notes)
         test = pretrained.teacher_test(teacher_weights, setup, classes, accelerator.device, notes)
+        networks.check_needs(method, setup, test is not None)
         shift = pretrained.shift(teacher_weights, setup)
+        notes += filter(None, [networks.weight_note(setup)])
     set_seed(run.seed)
-    student = models.create(setup.student)
-    if student_weights:
-        pretrained.start_from(student, student_weights, setup, classes, notes)
+    student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn)
     model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
     return Components(
         setup=setup,
@@ -160,9 +160,9 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
 
 def check_networks(setup: Setup, method: type) -> None:
     """UserError for networks that cannot be built, and for a teacher without weights; asks nobody."""
-    if method.needs_teacher and not (setup.teacher and setup.teacher.weights):
+    if method.needs and not (setup.teacher and setup.teacher.weights):
         raise UserError(no_teacher(setup))
-    for role in ("student", "teacher") if method.needs_teacher else ("student",):
+    for role in ("student", "teacher") if method.needs else ("student",):
         net = getattr(setup, role)
         if net.family and (models.is_complete(net) or not net.weights):
             models.classifier(net)

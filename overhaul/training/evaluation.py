@@ -16,6 +16,7 @@ from overhaul.data.decoding import centre, decode
 from overhaul.data.images import Broken
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_settings
 from overhaul.data.workers import deaths_explained
+from overhaul.distill import mode_kept
 from overhaul.hub.config import class_names, preprocessing_of
 from overhaul.options import DataOptions
 from overhaul.recipe import Net, Setup
@@ -69,7 +70,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class TeacherTest:
-    """How a teacher's accuracy is measured: with its own mean and std; order: see evaluate."""
+    """How a teacher's accuracy is measured: with its own mean, std and size; order: see evaluate."""
 
     source: str
     normalize: Normalize
@@ -78,10 +79,10 @@ class TeacherTest:
     def measure(self, teacher: nn.Module, loader, accelerator: Accelerator, in_step: Callable, say: Callable) -> float:
         """Top-1 in percent over a loader's images, which is told, with a warning where it is that of chance.
 
-        The teacher is left in train mode.
+        The teacher is left in the mode that it was in.
         """
-        found = evaluate(teacher, loader, self.normalize, accelerator, in_step, self.order)
-        teacher.train()
+        with mode_kept(teacher):
+            found = evaluate(teacher, loader, self.normalize, accelerator, in_step, self.order)
         part = f" of {found['images']:,} test images" if loader.expected is None else ""
         say(self.line(found["top1"]) + part)
         if (chance := by_chance(found, loader)) is not None:

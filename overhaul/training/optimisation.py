@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overhaul.data.loaders import to_size
 from overhaul.models import Stages
 from overhaul.options import Run
 from overhaul.recipe import Setup
@@ -26,23 +27,24 @@ def make_ready(
     Both go to the device, in channels_last, and are compiled if the run says so. shift: see make_teacher_forward.
     """
     model.to(memory_format=torch.channels_last)
-    if run.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if run.sync_bn:  # of the student before anything hung on its modules, see networks.synchronised
+        model.connectors = nn.SyncBatchNorm.convert_sync_batchnorm(model.connectors)
     if run.compile != "no":
         model.compile(**COMPILE[run.compile])
     teacher_forward = None
     if teacher is not None:
         teacher.to(accelerator.device, memory_format=torch.channels_last)
-        teacher_forward = make_teacher_forward(teacher, accelerator, run.compile, shift)
+        teacher_forward = make_teacher_forward(teacher, accelerator, run.compile, shift, setup.teacher.image_size)
     return *accelerator.prepare(model, make_optimizer(model, setup)), teacher_forward
 
 
 def make_teacher_forward(
-    teacher: nn.Module, accelerator, compile: str = "no", shift: Shift | None = None
+    teacher: nn.Module, accelerator, compile: str = "no", shift: Shift | None = None, size: int | None = None
 ) -> TeacherForward:
     """The teacher's pass, without a graph, in the accelerator's precision: that of its weights, too, from now on.
 
     shift: factor and summand a channel that make the student's normalised images the teacher's, where they differ.
+    size: side in pixels of the images that it sees, in place of the student's.
     """
     scale = shift and [torch.tensor(each, device=accelerator.device)[:, None, None] for each in shift]
     precision, stages = autocast(accelerator), compiled(teacher.forward_stages, compile)
@@ -54,7 +56,8 @@ def make_teacher_forward(
         if compile == "max":
             torch.compiler.cudagraph_mark_step_begin()  # the features of the step before are no longer needed
         with torch.no_grad(), precision:
-            return stages(torch.addcmul(scale[1], images, scale[0]) if scale else images)
+            images = torch.addcmul(scale[1], images, scale[0]) if scale else images
+            return stages(to_size(images, size))
 
     return teacher_forward
 

@@ -97,7 +97,7 @@ def teacher_test(
     except UserError as error:
         notes.append(f"the teacher's classifier is not used and its accuracy not measured: {error}")
         return None
-    return TeacherTest(setup.teacher.weights, Normalize(own.mean, own.std, device), order)
+    return TeacherTest(setup.teacher.weights, Normalize(own.mean, own.std, device, setup.teacher.image_size), order)
 
 
 def shift(weights: hub.Weights, setup: Setup) -> tuple[list[float], list[float]] | None:

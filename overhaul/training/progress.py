@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from overhaul import distill
 from overhaul.models import feature_shapes, parameters
 from overhaul.recipe import Setup
 from overhaul.run.state import State
@@ -68,15 +69,15 @@ class Progress:
         if self.signs:
             self.signs.close()
 
-    def epoch(self, line: dict, setup: Setup) -> None:
-        """A line of metrics.jsonl."""
+    def epoch(self, line: dict, setup: Setup, beside: str = "") -> None:
+        """A line of metrics.jsonl. beside: how it compares with another run's."""
         losses = f"loss {line['loss']:.3f}"
         if setup.method != "original":
             losses += f" = {line['cross_entropy']:.3f} + {line['distill_loss']:.3f}"
         self.say(
             f"epoch {line['epoch']:3d}/{setup.epochs}  {losses}  train top-1 {line['train_top1']:.2f} %  "
             f"test top-1 {line['test_top1']:.2f} %, top-5 {line['test_top5']:.2f} %  lr {line['lr']:g}  "
-            f"{line['images_per_second']:.0f} images/s  {duration(self.left)} left"
+            f"{line['images_per_second']:.0f} images/s  {duration(self.left)} left{beside}"
         )
 
     @property
@@ -165,11 +166,13 @@ def plan(of: Components) -> str:
     lines, connectors, shapes = [], of.method.connectors, {}
     for role, net, network in (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student)):
         if network is not None:
-            shapes[role] = ["x".join(map(str, shape)) for shape in feature_shapes(net, setup.image_size)]
+            seen = (role == "teacher" and net.image_size) or setup.image_size
+            shapes[role] = ["x".join(map(str, shape)) for shape in feature_shapes(net, seen)]
             size = millions(parameters(network))
             lines.append(f"  {role:11}{net} ({size} parameters), features {', '.join(shapes[role])}")
     if len(connectors):
-        maps = ", ".join(map(" -> ".join, zip(shapes["student"], shapes["teacher"], strict=True)))
+        pairs = distill.pairs(of.student, of.teacher)
+        maps = ", ".join(f"{shapes['student'][i]} -> {shapes['teacher'][j]}" for i, j in pairs)
         lines.append(f"  connectors {maps} ({millions(parameters(connectors))} parameters, thrown away afterwards)")
     parts = f" in {of.run.gradient_accumulation_steps} parts" if of.run.gradient_accumulation_steps > 1 else ""
     lines.append(

@@ -1,26 +1,27 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
 from accelerate.utils import gather_object
 
 from overhaul.data.workers import deaths_explained
-from overhaul.hub.publish import Publisher
 from overhaul.options import Run
 from overhaul.recipe import Setup
-from overhaul.run.checkpointer import Checkpointer
-from overhaul.run.folder import RunFolder, configuration, flatten, unless_restarted
-from overhaul.run.state import State
+from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
-from overhaul.training.build import Components, build
+from overhaul.training.beside import Baseline
+from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate
+from overhaul.training.first_batch import first_batch_lines, measure_first_batch
+from overhaul.training.margins import measure_margins
 from overhaul.training.metrics import READ_EVERY, Meter, check_means, check_weights
 from overhaul.training.optimisation import begin_epoch, training_step
-from overhaul.training.progress import Pace, header, result_lines, resumed, shown, start_progress
-from overhaul.training.record import Result, make_record
+from overhaul.training.progress import result_lines, shown
+from overhaul.training.record import Result
+from overhaul.training.start import Start
 
 
 @deaths_explained()
@@ -32,67 +33,22 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
     system.keep_memory()
+    baseline = Baseline.named_by(run)
     if run.dry_run:
         folder = RunFolder.of(setup, run)
-        return Trainer(**vars(build(setup, run)), folder=folder, show=show).dry_run()
+        return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
     with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
-        trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, stop=stop)
+        trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()
         trainer.train()
     return trainer.finish()
 
 
 @dataclass(kw_only=True)
-class Trainer(Components):
-    """The loop over what was built, with the run's state, checkpoints and metrics, and words for people."""
-
-    folder: RunFolder
-    show: bool
-    stop: StopSignal = field(default_factory=StopSignal)
-
-    def __post_init__(self) -> None:
-        self.state, self.meter = State(epochs=self.setup.epochs), Meter(self.accelerator)
-        self.checkpointer = self.publisher = system.Nobody()
-
-    def resume_or_start(self) -> None:
-        """Go on with the run in the folder, or begin one; see Checkpointer.resume_or_start."""
-        accelerator, setup, run, folder = self.accelerator, self.setup, self.run, self.folder
-        config = configuration(setup, run, accelerator.mixed_precision)
-        fresh = State(epochs=setup.epochs, data=self.train_loader.images.fingerprint, **self.sums)
-        how = config, fresh, self.student_files, self.warm_up_ddp
-        self.checkpointer = Checkpointer.resume_or_start(accelerator, folder, run, *how)
-        self.state = self.checkpointer.state
-        if run.tracker:
-            how = flatten(config), folder.path.name, self.state.epoch, self.state.tracker_id
-            system.start_tracker(accelerator, run.tracker, *how)
-        system.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
-        self.publisher = system.of_main(accelerator, lambda: Publisher(run, folder))
-        self.log_start()
-
-    def log_start(self) -> None:
-        """Say what is about to run; measure the teacher, which every epoch stands on; write the run's record."""
-        self.open_progress()
-        if self.teacher_test and self.state.teacher_top1 is None:
-            self.state.teacher_top1 = self.measure_teacher(self.test_loader)
-        elif self.teacher_test:
-            self.progress.say(self.teacher_test.line(self.state.teacher_top1))
-        system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
-        if self.state.epoch or self.state.step:
-            self.progress.say(resumed(self.state, self.accelerator.num_processes))
-
-    def open_progress(self) -> None:
-        state, steps = self.state, len(self.train_loader)
-        left = (state.epochs - state.epoch) * steps - state.step
-        self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
-        self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
-        self.progress.say(header(self, self.folder.path))
-        system.warn_all(self.accelerator, self.notes)
-
-    def measure_teacher(self, loader) -> float:
-        how = self.accelerator, shown(self.progress, self.stop), self.progress.say
-        return self.teacher_test.measure(self.teacher, loader, *how)
+class Trainer(Start):
+    """The loop over what was built, from the first step to the result."""
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
@@ -122,6 +78,8 @@ class Trainer(Components):
         how = setup.distill_weight, self.run.gradient_accumulation_steps
         for images, labels in islice(loader, steps):
             images, labels = self.normalize(images), labels.to(device, non_blocking=True)
+            if state.begins and self.method.needs:
+                self.look_at_first_batch(images, labels)
             logits, cross_entropy, distill_loss = training_step(*networks, images, labels, *how)
             state.step += 1
             self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
@@ -131,6 +89,14 @@ class Trainer(Components):
         means, seconds = self.read_means(), self.meter.seconds
         seen = means.pop("images")
         return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
+
+    def look_at_first_batch(self, images, labels) -> None:
+        """Tell how teacher and labels compare before anything is learned, and write it down."""
+        self.state.first_batch = measure_first_batch(self, images, labels)
+        self.progress.say(first_batch_lines(self.state.first_batch))
+        self.meter = Meter(self.accelerator)  # the time that this took is none of the epoch's
+        if not self.run.dry_run:
+            self.write_record()
 
     def open_epoch(self) -> None:
         """Take up the epoch where the state says that it is."""
@@ -162,7 +128,9 @@ class Trainer(Components):
         self.save()
         system.log(self.accelerator, state.metrics[-1])
         self.publisher.after_epoch(state.epoch, self.setup.epochs, self.student_files)
-        self.progress.epoch(state.metrics[-1], self.setup)
+        words, warnings = self.baseline.look(state.metrics, self.setup) if self.baseline else ("", [])
+        self.progress.epoch(state.metrics[-1], self.setup, words)
+        system.warn_all(self.accelerator, warnings)
 
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
@@ -184,6 +152,7 @@ class Trainer(Components):
         self.open_progress()
         if self.teacher_test:
             self.measure_teacher(self.test_loader.part())
+        measure_margins(self, self.progress.say)
         self.train_epoch(steps=max(self.pace.sync_steps))
         self.accelerator.end_training()
         self.progress.say("dry run: stopped here, nothing was written")

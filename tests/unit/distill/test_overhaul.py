@@ -181,10 +181,3 @@ def test_teacher_uses_batch_statistics_and_keeps_its_buffers(pair):
 
 def test_no_parameter_of_the_teacher_asks_for_a_gradient(pair):
     assert not any(parameter.requires_grad for parameter in pair[1].parameters())
-
-
-def test_student_and_teacher_must_have_as_many_stages():
-    student = models.create("mobilenet", num_classes=10)
-    teacher = models.create("wide_resnet", depth=10, width=1, num_classes=10)
-    with pytest.raises(ValueError, match="the student has 4 stages and the teacher 3"):
-        distill.METHODS["overhaul"](student, teacher)

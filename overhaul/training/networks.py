@@ -1,0 +1,134 @@
+"""The two networks of a training: built for the size and classes of the data, and what is odd in them told."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from overhaul import distill, hub, models
+from overhaul.hub.config import preprocessing
+from overhaul.models import Backbone
+from overhaul.models.hooked import Hooked
+from overhaul.models.libraries import sha256_of
+from overhaul.nets import LIBRARY, Net, is_foreign
+from overhaul.recipe import Setup
+from overhaul.setups import SETUPS, same_net
+from overhaul.system.messages import UserError, first_line, some
+from overhaul.training.pretrained import start_from
+
+ROLES = ("teacher", "student")
+LOWER = (0.01, 0.1)  # of a row's weight: what to try between distant networks
+
+
+def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbone:
+    """The teacher with its weights, in teaching mode, its features those of the images that it sees."""
+    named = setup.teacher
+    size = named.image_size or setup.image_size
+    trained = preprocessing(weights.config, weights.source)
+    if trained and trained.size > 2 * size:
+        notes.append(
+            f"the teacher was trained on images of {trained.size} pixels and sees {size} here: "
+            f"--teacher.image_size {trained.size} shows it the same images enlarged"
+        )
+    teacher = hub.build(replace(weights, net=replace(weights.net, positions=named.positions)), size)
+    return distill.as_teacher(teacher, setup.teacher_norm)
+
+
+def make_student(
+    setup: Setup, weights: hub.Weights | None, classes: Sequence[str], notes: list[str], sync_bn: bool
+) -> Backbone:
+    """The student with fresh weights, or those that it starts from."""
+    student = models.create(setup.student, setup.image_size)
+    check_logits(student, setup, len(classes))
+    if weights:
+        start_from(student, weights, setup, classes, notes)
+    student = models.sync_bn(student) if sync_bn else student
+    freeze_unreached(student, setup, notes)
+    return student
+
+
+@torch.no_grad()
+def check_logits(student: Backbone, setup: Setup, classes: int) -> None:
+    """UserError for a student of others that does not take the images, or gives other logits than one a class."""
+    if not is_foreign(setup.student.family):
+        return
+    images = torch.zeros(2, 3, setup.image_size, setup.image_size)
+    with distill.mode_kept(student):
+        try:
+            logits = student.eval()(images)
+        except Exception as error:  # code of others may raise anything
+            raise UserError(
+                f"{setup.student.family} takes no images of {setup.image_size} pixels ({first_line(error)}); name "
+                f"another --image_size"
+            ) from None
+    if logits.shape != (2, classes):
+        raise UserError(
+            f"{setup.student.family} gives logits {list(logits.shape[1:])} of an image, and the data have {classes} "
+            f"classes: its function must take num_classes, or give so many"
+        )
+
+
+def freeze_unreached(student: Backbone, setup: Setup, notes: list[str]) -> None:
+    """Let parameters on which nothing depends, as auxiliary heads', learn nothing: processes would wait for them."""
+    if isinstance(student, Hooked) and (names := models.unreached(student, setup.image_size)):
+        parameters = dict(student.bare.named_parameters())
+        for name in names:
+            parameters[name].requires_grad_(False)
+        notes.append(f"nothing depends on these parameters of the student, so they stay as they are: {some(names)}")
+
+
+def check_needs(method: type, setup: Setup, knows_classes: bool) -> None:
+    """UserError for a method that compares logits, with a teacher of other classes."""
+    if method.needs == "logits" and not knows_classes:
+        raise UserError(
+            f"--method {setup.method} compares logits, and the teacher knows other classes than the data have; name a "
+            f"teacher of the data's classes, or --method overhaul, which compares features"
+        )
+
+
+def weight_note(setup: Setup) -> str | None:
+    """What is known of the weight between networks of different make; None between those of a kind, or of a row."""
+    row = SETUPS.get(setup.name)
+    published = row and row.teacher and all(alike(getattr(setup, role), getattr(row, role)) for role in ROLES)
+    makes = [make_of(getattr(setup, role)) for role in ROLES]
+    if published or makes[0] == makes[1]:
+        return None
+    return (
+        f"teacher and student are of different make ({', '.join(Path(each).name for each in makes)}): between distant "
+        f"networks the authors' weight lost 2 points and a hundredth of it gained 0.6 (issue 16 of their repository); "
+        f"try {weights_to_try(setup)}"
+    )
+
+
+def weights_to_try(setup: Setup) -> str:
+    weight = getattr(SETUPS.get(setup.name), "distill_weight", setup.distill_weight)
+    return " and ".join(f"--distill_weight {share * weight:g}" for share in LOWER)
+
+
+def alike(one: Net, other: Net) -> bool:
+    """Whether two nets are the same but for their number of classes."""
+    nets = [replace(net, kwargs={k: v for k, v in net.kwargs.items() if k != "num_classes"}) for net in (one, other)]
+    return same_net(*nets)
+
+
+def make_of(net: Net) -> str:
+    """The family of a network's name: resnet of timm:resnet50d, efficientnet of timm:tf_efficientnet_b3."""
+    library = LIBRARY.fullmatch(net.family)
+    if not library:
+        return net.family
+    return re.sub(r"^tf_|(?<!v)\d.*|_.*", "", library[2])
+
+
+def positions(network: nn.Module | None) -> list[str] | None:
+    """Where a network's features are taken, where that was found or named."""
+    if not isinstance(network, Hooked):
+        return None
+    return [" + ".join(map(str, each.at)) for each in network.features]
+
+
+def code_of(net: Net | None) -> str | None:
+    """The SHA-256 of the user's file that makes a network."""
+    return net and sha256_of(net.family)

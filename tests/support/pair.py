@@ -1,0 +1,98 @@
+"""Two small networks in a user's file, far apart: a teacher without BatchNorm, a student with dropout."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from overhaul import models
+from overhaul.options import Run
+from overhaul.recipe import Net, Setup
+from overhaul.training.build import build
+from overhaul.training.margins import measure_margins
+from overhaul.training.optimisation import training_step
+from support.runs import DIGITS
+
+NETS = '''
+import torch
+from torch import nn
+
+
+def stage(norm, inputs, outputs):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), norm(outputs), nn.ReLU(inplace=True))
+
+
+class Student(nn.Module):
+    """Maps of a half, a quarter and an eighth of the image, and dropout."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.one, self.two, self.three = (stage(nn.BatchNorm2d, *each) for each in ((3, 8), (8, 12), (12, 16)))
+        self.drop, self.fc = nn.Dropout(0.3), nn.Linear(16, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.drop(self.three(self.two(self.one(images))).mean((2, 3))))
+
+
+class Teacher(nn.Module):
+    """Maps of the whole image and of three smaller ones, with norms that keep nothing, and dropout between them."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        norm = lambda channels: nn.GroupNorm(2, channels)
+        self.stem = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, 1, 1), norm(8), nn.ReLU()), *(nn.Conv2d(8, 8, 3, 1, 1), norm(8), nn.ReLU())
+        )
+        self.layers = nn.ModuleList(stage(norm, *each) for each in ((8, 8), (8, 16), (16, 32)))
+        self.drop, self.fc = nn.Dropout2d(0.5), nn.Linear(32, num_classes)
+
+    def forward(self, images):
+        x = self.stem(images)
+        for layer in self.layers:
+            x = layer(self.drop(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def student(num_classes):
+    return Student(num_classes)
+
+
+def teacher(num_classes):
+    return Teacher(num_classes)
+'''
+
+
+def write_pair(folder: Path) -> Path:
+    """nets.py and the teacher's weights, of seven classes, teacher.pt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nets.py").write_text(NETS)
+    torch.manual_seed(3)
+    net = models.create(Net(family=f"{folder / 'nets.py'}:teacher", kwargs={"num_classes": 7}))
+    for name, each in net.named_parameters():
+        if each.ndim == 1 and "fc" not in name:
+            each.data.add_(0.3 * torch.randn_like(each))
+    torch.save(net.state_dict(), folder / "teacher.pt")
+    return folder
+
+
+def pair(folder: Path, **changes) -> Setup:
+    """A training of the digits with the two."""
+    teacher = Net(family=f"{folder / 'nets.py'}:teacher", weights=str(folder / "teacher.pt"))
+    networks = {"teacher": teacher, "student": Net(family=f"{folder / 'nets.py'}:student")}
+    return replace(DIGITS, **{**networks, "epochs": 1, **changes})
+
+
+def gradients(folder: Path) -> dict[str, torch.Tensor]:
+    """Margins, losses and gradients of the first step with BatchNorm in eval mode, on whatever processes there are."""
+    of = build(pair(folder), Run())
+    measure_margins(of, lambda text: None)
+    of.model.eval()
+    images, labels = next(iter(of.train_loader))
+    networks = of.accelerator, of.model, of.teacher_forward, SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
+    _, *losses = training_step(*networks, of.normalize(images), labels, of.setup.distill_weight)
+    found = {name: parameter.grad.clone() for name, parameter in of.method.named_parameters()}
+    found |= {name: value.clone() for name, value in of.method.named_buffers() if name.startswith("margin")}
+    found["losses"] = of.accelerator.reduce(torch.stack(losses), "mean")
+    of.accelerator.end_training()
+    return found
