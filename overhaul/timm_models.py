@@ -82,9 +82,7 @@ class Classifier:
         self.classifier_name = models.classifier(net)
         last = self.get_classifier()  # linear, or a 1x1 convolution
         self.num_features = self.head_hidden_size = getattr(last, "in_features", None) or last.in_channels
-        self.take(last, num_classes, global_pool)
-        if num_classes == 0:
-            self.reset_classifier(0)
+        self.take(last if num_classes else nn.Identity(), num_classes, global_pool)
 
     def refuse(self, option: str, value: object, why: str = "") -> None:
         raise UserError(f"overhaul_{self.family} cannot have {option}={value!r}{why}")
@@ -152,12 +150,12 @@ class Classifier:
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A classifier with fresh weights; without classes the network gives the means [batch, num_features].
 
-        global_pool: avg, '' for the map in place of its means (without classes), None for what it is.
+        global_pool: avg, '' for the map in place of its means (without classes), None for what it is and can be.
         """
         like = next(self.parameters())
         linear = nn.Linear(self.num_features, num_classes or 1, device=like.device, dtype=like.dtype)
-        pool = self.global_pool if global_pool is None else global_pool
-        self.take(linear if num_classes else nn.Identity(), num_classes, pool)
+        kept = "avg" if num_classes else self.global_pool
+        self.take(linear if num_classes else nn.Identity(), num_classes, kept if global_pool is None else global_pool)
 
 
 def counted(number: int, indices: int | list[int] | None) -> list[int]:
