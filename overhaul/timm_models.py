@@ -66,9 +66,9 @@ class Classifier:
     ) -> None:
         for option, only in FIXED.items():
             if (value := kwargs.pop(option, only)) != only:
-                self.refuse(option, value)
+                self.refuse(option, value, f", only {only}")
         if not 0 <= drop_rate < 1:
-            self.refuse("drop_rate", drop_rate)
+            self.refuse("drop_rate", drop_rate, ": it is in 0..1")
         kwargs["num_classes"] = num_classes or 1  # reset_classifier takes the layer away where there are no classes
         net = Net(family=self.family, kwargs=kwargs)
         try:
