@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,8 +20,14 @@ class Depthwise(nn.Conv2d):
         super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        slow = self.stride[0] > 1 and x.device.type == "cpu" and x.dtype == torch.bfloat16
-        return Strided.apply(x, self.weight.to(x.dtype), self.stride) if slow else super().forward(x)
+        return depthwise(x, self.weight, self.stride)
+
+
+@torch.fx.wrap  # its question after device and dtype has no answer while fx traces
+def depthwise(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+    if stride[0] > 1 and x.device.type == "cpu" and x.dtype == torch.bfloat16:
+        return Strided.apply(x, weight.to(x.dtype), stride)
+    return F.conv2d(x, weight, None, stride, 1, groups=len(weight))
 
 
 class Strided(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from overhaul.models.backbone import Backbone, Stages, count_blocks, init_weight
 from overhaul.system.messages import UserError
 
 
+@torch.fx.wrap  # fx cannot trace what writes into a part of a tensor
 def add_shortcut(out: Tensor, x: Tensor, stride: int) -> Tensor:
     """out, with a block's input x added at its resolution to the first of its channels."""
     if stride == 2:
