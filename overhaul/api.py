@@ -6,12 +6,13 @@ They return values and print nothing. What the user can mend is raised as a User
 from typing import TYPE_CHECKING
 
 from overhaul import listing
+from overhaul.nets import Net, named
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
 from overhaul.setups import HIDDEN, check_whole, get, settings
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
-from overhaul.trained import evaluate, export, load, predict, pull, push
+from overhaul.trained import evaluate, export, load, of_source, predict, pull, push
 
 if TYPE_CHECKING:
     from overhaul.training.record import Result
@@ -22,6 +23,7 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "models",
     "predict",
@@ -139,6 +141,36 @@ def models() -> list[dict]:
     The number of classes is an argument of each, which is left to the data.
     """
     return listing.models()
+
+
+@takes(Net, hidden=("weights", "mean", "std", "image_size"))
+def inspect(
+    source: str | None = None,
+    *,
+    teacher: Net | None = None,
+    student: Net | None = None,
+    setup: str | None = None,
+    image_size: int | None = None,
+    net: str | None = None,
+    **options,
+) -> dict:
+    """What teacher and student would be compared by, or what one network has to compare; without data or training.
+
+    Of a pair {"networks", "pairs", "unpaired", "notes"}, of one network {"networks", "maps", "notes"}.
+
+    Args:
+        source: one network: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or trained weights
+        teacher: the network that teaches, in a word like SOURCE; its weights do not matter
+        student: the network that learns, in a word like SOURCE
+        setup: a row whose networks and image size count where no others are named
+        image_size: side of the student's images in pixels, or of those of SOURCE
+        net: the network of weights that cannot say it
+    """
+    nets = [each if isinstance(each, Net) or each is None else named(each) for each in (student, teacher)]
+    found = None if source is None else of_source(source, net, options, weightless=True)
+    from overhaul.inspection import inspect
+
+    return inspect(found, *nets, get(setup) if setup else None, image_size)
 
 
 def demo(*, output_dir: str = "runs", epochs: int | None = None, quiet: bool = False, show: bool = False) -> list[dict]:

@@ -75,6 +75,10 @@ class Net:
             raise UserError(f"{flags}key {self.key} goes with the weights of a checkpoint file, and none are named")
         if (self.mean is None) != (self.std is None):
             raise UserError(f"{flags}mean and {flags}std go together; name both")
+        if is_foreign(self.family) and named(self.family).weights:
+            raise UserError(
+                f"{flags}family {self.family} is a network with its weights; say {flags[:-1]} {self.family}"
+            )
         if self.weights and is_foreign(self.weights) and "@" not in self.weights:
             how = advice(self.weights, flags.removesuffix("."))
             raise UserError(f"{flags}weights {self.weights} names a network, not its weights; {how}")
@@ -124,8 +128,9 @@ def named(text: str | PathLike) -> Net:
     text = fspath(text)
     if match := LIBRARY.fullmatch(text):
         library, name, entry = match.groups()
-        if entry and library == "timm":
-            raise UserError(f"{text}: trained weights of timm are on the Hub: say timm/{name}, or timm/{name}.TAG")
+        if library == "timm" and (entry or "." in name):
+            tag = "" if "." in name else ".TAG"
+            raise UserError(f"{text}: trained weights of timm are on the Hub; say timm/{name}{tag}")
         if not name or entry == "@":
             raise UserError(f"{text} is not whole: say timm:NAME, torchvision:NAME or torchvision:NAME@DEFAULT")
         return Net(family=f"{library}:{name}", weights=text if entry else None)

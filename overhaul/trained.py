@@ -33,10 +33,13 @@ def load(source: str, revision: str | None = None, net: str | Net | None = None)
     return hub.load(found.weights, found.named, found.key)
 
 
-def of_source(source: str | PathLike, net: str | None, words: dict) -> Net:
-    """A source as a Net. net: its network, which is its family by another word; words: other fields of it."""
+def of_source(source: str | PathLike, net: str | None, words: dict, weightless: bool = False) -> Net:
+    """A source as a Net. net: its network, which is its family by another word; words: other fields of it.
+
+    weightless: whether a network without trained weights will do.
+    """
     said = named(source)
-    if said.weights is None:
+    if said.weights is None and not weightless:
         raise UserError(f"{source} is a network without trained weights; {advice(said.family)}")
     families = {each for each in (net, words.get("family"), said.family) if each}
     if len(families) > 1:

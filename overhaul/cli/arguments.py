@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from overhaul import api
-from overhaul.cli.values import NO_YAML, SWITCH, Reader, accept, is_switch, loaded, of_origin, words
+from overhaul.cli.values import NO_YAML, SWITCH, Reader, accept, is_switch, kinds_of, loaded, of_origin, words
 from overhaul.options import Run
 from overhaul.recipe import Net, Setup, named
 from overhaul.setups import HIDDEN, SETUPS, get
@@ -103,13 +103,26 @@ def parse(function: Callable, argv: list[str], command: str, as_json: bool) -> d
     if required:
         names = (f"--{name}" if name in flags.kinds else name for name in required)
         raise UserError(f"{flags.command} needs {', '.join(names)}; {flags.command} --help says more")
-    return gathered(values)
+    nets = [role for role, kind in flags.kinds.items() if kind is Net and any(is_of(role, name) for name in values)]
+    return gathered(values) | {role: network(role, None, [values]) for role in nets}
+
+
+def is_of(role: str, name: str) -> bool:
+    return name.split(".")[0] == role
 
 
 def flags_of(function: Callable) -> dict[str, Any]:
     """The keyword-only parameters of a function, but whether it shows what it does, and their types."""
     parameters = inspect.signature(function).parameters.values()
-    return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "show"}
+    kinds = {
+        each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "show"
+    }
+    nets = [name for name, kind in kinds.items() if Net in kinds_of(kind)]
+    return kinds | dict.fromkeys(nets, Net) | flags_of_nets(nets)
+
+
+def flags_of_nets(roles: Iterable[str]) -> dict[str, Any]:
+    return {f"{role}.{each.name}": each.type for role in roles for each in fields(Net)}
 
 
 def gathered(values: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +136,7 @@ def gathered(values: dict[str, Any]) -> dict[str, Any]:
 
 def training_flags() -> Flags:
     recipe = {each.name: each.type for each in fields(Setup) if each.name not in (*HIDDEN, *ROLES)}
-    nets = {role: Net for role in ROLES}
-    nets |= {f"{role}.{each.name}": each.type for role in ROLES for each in fields(Net)}
+    nets = dict.fromkeys(ROLES, Net) | flags_of_nets(ROLES)
     own = {"setup": str, "config": str, "print_config": bool}
     return Flags("train", own | recipe | nets | {each.name: each.type for each in fields(Run)})
 
@@ -167,14 +179,14 @@ def usual_setup(names: Iterable[str]) -> str:
 
 
 def names_student(names: Iterable[str]) -> bool:
-    return any(name.split(".")[0] == "student" for name in names)
+    return any(is_of("student", name) for name in names)
 
 
 def changes(row: Setup, sources: list[dict]) -> dict:
     """A row's name and what the sources, the later before the earlier, would have in place of its values."""
     values = {name: each for source in sources for name, each in source.items() if name.split(".")[0] not in ROLES}
     for role in ROLES:
-        if any(name.split(".")[0] == role for source in sources for name in source):
+        if any(is_of(role, name) for source in sources for name in source):
             values[role] = network(role, getattr(row, role), sources)
     return {**values, "setup": row.name}
 
@@ -183,7 +195,7 @@ def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
     """The row's network with what the sources say of it; one of another family keeps its number of classes alone."""
     found = net
     for source in sources:
-        given = {name: each for name, each in source.items() if name.split(".")[0] == role}
+        given = {name: each for name, each in source.items() if is_of(role, name)}
         if not given:
             continue
         if (mine := gathered(given)[role]) is None:

@@ -32,7 +32,7 @@ COMMANDS = {
             "overhaul train --setup cifar_teacher_wrn",
             "overhaul train --setup cifar_c --teacher runs/cifar_teacher_wrn-original-seed0",
             "overhaul train --setup cifar_c --method original --data_path my_images --epochs 30 --lr 0.05",
-            "overhaul train --data_path my_images --teacher timm/resnet50d.ra2_in1k --student timm:resnet18",
+            "overhaul train --data_path my_images --teacher timm/resnet50d.ra2_in1k --student torchvision:mobilenet_v2",
         ),
         None,
     ),
@@ -85,6 +85,15 @@ COMMANDS = {
         "the networks: our families with their arguments and sizes, and how all others are named",
         ("overhaul models", "overhaul models --json"),
         tables.families,
+        json="whole",
+    ),
+    "inspect": Command(
+        "the maps that a teacher and a student would be compared by, or those of one network",
+        (
+            "overhaul inspect --teacher timm/resnet50d.ra2_in1k --student timm:mobilenetv3_small_100",
+            "overhaul inspect torchvision:mobilenet_v2 --image_size 32 --json",
+        ),
+        tables.inspected,
         json="whole",
     ),
     "demo": Command(

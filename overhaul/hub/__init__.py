@@ -2,7 +2,7 @@
 
 from overhaul.hub.fitting import same
 from overhaul.hub.students import save, student_files
-from overhaul.hub.weights import Weights, at_commit, build, fetch, fetch_named, load, put
+from overhaul.hub.weights import Weights, at_commit, build, fetch, fetch_named, load, put, told
 
 __all__ = [
     "Weights",
@@ -15,4 +15,5 @@ __all__ = [
     "same",
     "save",
     "student_files",
+    "told",
 ]

@@ -91,6 +91,21 @@ def fetch_named(net: Net | str, row: Setup | None = None) -> Weights:
     return replace(weights, config=normalised(weights.config, weights.net, weights.source, net, row))
 
 
+def told(named: Net) -> tuple[Net, dict]:
+    """The net that a source's weights are of, and their config.json ({} of a bare file), which alone is read if it can.
+
+    named: with the source as its weights, and what else is known of it.
+    """
+    source, path = named.weights, Path(named.weights).expanduser()
+    check_source(source)
+    if is_hub_id(source) and not path.exists():
+        repo, _, revision = source.partition("@")
+        config, _ = config_on_hub(repo, revision or None)
+        return known_net(config, source, named.named), config
+    weights = fetch(source, named.named, key=named.key)
+    return weights.net, weights.config
+
+
 def at_commit(source: str) -> str:
     """The source, at the one commit that its revision resolves to if it is on the Hub; of torchvision, at one entry."""
     if zoo.is_entry(source):

@@ -96,24 +96,24 @@ def own(name: str, kwargs: dict) -> Backbone:
     return family(name)(**kwargs)
 
 
-def outline(net: Net, limited: bool = False) -> Backbone:
+def outline(net: Net, image_size: int = 224, limited: bool = False) -> Backbone:
     """The network without values, on the meta device, where its tensors have shapes and cost nothing.
 
-    A function of a file that cannot run there is made for real first. limited: of a net that a file of others names;
+    image_size: see create. A function of a file that cannot run there is made for real first. limited: of a net that a file of others names;
     UserError for one that is too large, before it is made.
     """
     said = None
     for mode in (torch.device("meta"), limits.Hollow()):
         try:
             with limits.Budget() if limited else nullcontext(), mode:
-                network = create(net)
+                network = create(net, image_size)
         except UserError as error:
             said = said or error
         else:
             return meta_twin(network) if isinstance(mode, limits.Hollow) else network
     if not FUNCTION.fullmatch(net.family):
         raise said
-    return meta_twin(create(net))
+    return meta_twin(create(net, image_size))
 
 
 def parameters(network: Net | nn.Module) -> int:

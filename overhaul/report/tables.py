@@ -166,3 +166,36 @@ def demo_table(lines: list[dict], called: dict) -> str:
     ]
     head = ("network", "parameters", "test top-1 %", "training time")
     return f"\n{text_table([head, *rows])}\n\nthe distilled student: {lines[-1]['folder']}/final"
+
+
+def inspected(result: dict, called: dict) -> str:
+    """The networks, their maps or pairs of maps, and what is odd in them."""
+    networks = [
+        f"{role}: {each['network']}, {millions(each['parameters'])} parameters, {each['image_size']} pixels"
+        for role, each in result["networks"].items()
+    ]
+    return "\n".join([*networks, "", pairs_table(result) if "pairs" in result else maps_table(result)])
+
+
+def pairs_table(found: dict) -> str:
+    """Pairs of maps; see training.positions.compared."""
+    rows = [("weight", "teacher's map", "stride", "size", "before", "margin", "student's map", "stride", "size", "")]
+    for each in found["pairs"]:
+        mine, theirs = each["student"], each["teacher"]
+        left = f"{each['weight']:g}", *cells(theirs), theirs["margin"]
+        rows.append((*left, *cells(mine)[:3], "resized" if mine["resized"] else ""))
+    return "\n".join([text_table(rows), *found["notes"]])
+
+
+def maps_table(found: dict) -> str:
+    """The maps of one network; see training.positions.alone."""
+    rows = [("map", "stride", "size", "before", "margin"), *((*cells(each), each["margin"]) for each in found["maps"])]
+    return "\n".join([text_table(rows), *found["notes"]])
+
+
+def cells(each: dict) -> tuple[str, ...]:
+    return each["module"], f"/{each['stride']}", shape(each), each["activation"]
+
+
+def shape(each: dict) -> str:
+    return f"{each['channels']}x{each['height']}x{each['width']}"

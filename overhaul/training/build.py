@@ -170,7 +170,7 @@ def check_networks(setup: Setup, method: type) -> None:
 
 def no_teacher(setup: Setup) -> str:
     if setup.teacher and is_foreign(setup.teacher.family):
-        return f"the teacher {setup.teacher.family} has no trained weights: {advice(setup.teacher.family, '--teacher')}"
+        return f"the teacher {setup.teacher.family} has no trained weights; {advice(setup.teacher.family, '--teacher')}"
     row = teacher_setup(setup)
     wanted = f" ({setup.teacher})" if setup.teacher and setup.teacher.family else ""
     train_it = f"train one (overhaul train --setup {row.name}, then --teacher " if row else "train one (then --teacher "

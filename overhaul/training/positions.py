@@ -1,11 +1,12 @@
-"""What is compared, as plain data and as a table: pairs of maps, and what a person should know of them."""
+"""What is compared, as plain data: pairs of maps, and what a person should know of them."""
 
 from collections.abc import Iterable
 
 from overhaul import distill, models
 from overhaul.discovery import Feature
 from overhaul.models import Backbone
-from overhaul.system.messages import some, text_table
+from overhaul.report.tables import shape
+from overhaul.system.messages import some
 
 FAR = 4  # times that a student's map may grow before it is told
 
@@ -87,32 +88,3 @@ def odd(whose: str, features: list[Feature]) -> Iterable[str]:
 
 def at(each: dict) -> str:
     return f"{each['module']} at stride {each['stride']}"
-
-
-def shape(each: dict) -> str:
-    return f"{each['channels']}x{each['height']}x{each['width']}"
-
-
-def pairs_table(found: dict) -> str:
-    """compared(), for people."""
-    head = ("weight", "teacher's map", "stride", "size", "before", "margin", "student's map", "stride", "size", "")
-    rows = [head]
-    for each in found["pairs"]:
-        mine, theirs = each["student"], each["teacher"]
-        left = f"{each['weight']:g}", *cells(theirs), theirs["margin"]
-        rows.append((*left, *cells(mine)[:3], "resized" if mine["resized"] else ""))
-    return with_notes(rows, found["notes"])
-
-
-def maps_table(found: dict) -> str:
-    """alone(), for people."""
-    rows = [("map", "stride", "size", "before", "margin"), *((*cells(each), each["margin"]) for each in found["maps"])]
-    return with_notes(rows, found["notes"])
-
-
-def cells(each: dict) -> tuple[str, ...]:
-    return each["module"], f"/{each['stride']}", shape(each), each["activation"]
-
-
-def with_notes(rows: list[tuple[str, ...]], notes: list[str]) -> str:
-    return "\n".join([text_table(rows), *notes])

@@ -21,7 +21,7 @@ ORDER = (  # each may import what stands above it
     {"distill", "report", "timm_torchvision"},
     {"hub"},
     {"training", "timm_models"},
-    {"bench", "demo", "trained"},
+    {"bench", "demo", "inspection", "trained"},
     {"api"},
     {"cli"},
     {"__init__", "__main__", "train"},  # the doors

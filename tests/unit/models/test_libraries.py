@@ -240,7 +240,8 @@ def test_networks_named_in_a_word(text, family, weights):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("timm:x@y", "say timm/x"),
+        ("timm:x@y", "say timm/x.TAG"),
+        ("timm:resnet18.a1_in1k", "say timm/resnet18.a1_in1k$"),
         ("timm:", "is not whole"),
         ("torchvision:x@", "torchvision:NAME@DEFAULT"),
         ("tim:resnet18", "timm:NAME, torchvision:NAME or FILE.py:FUNCTION"),
