@@ -42,10 +42,10 @@ def inspect(
 def made(net: Net, image_size: int | None) -> tuple[Backbone, int]:
     """The network without values, and the side in pixels of the images that it is looked at with."""
     config = {}
-    if net.weights:
+    if net.weights and not net.family:
         found, config = hub.told(net)
         net = Net(family=found.family, kwargs=found.kwargs, positions=net.positions)
-    own = preprocessing(config, net.weights or "") or images_of(net.family)
+    own = preprocessing(config, net.weights or "") or images_of(net.weights) or images_of(net.family)
     size = image_size or (own and own.size) or PIXELS
     return models.outline(Net(**{**vars(net), "kwargs": {"num_classes": CLASSES, **net.kwargs}}), size), size
 

@@ -113,10 +113,8 @@ def is_of(role: str, name: str) -> bool:
 
 def flags_of(function: Callable) -> dict[str, Any]:
     """The keyword-only parameters of a function, but whether it shows what it does, and their types."""
-    parameters = inspect.signature(function).parameters.values()
-    kinds = {
-        each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "show"
-    }
+    named = [each for each in inspect.signature(function).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    kinds = {each.name: each.annotation for each in named if each.name != "show"}
     nets = [name for name, kind in kinds.items() if Net in kinds_of(kind)]
     return kinds | dict.fromkeys(nets, Net) | flags_of_nets(nets)
 

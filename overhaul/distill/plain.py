@@ -70,14 +70,14 @@ def distill(
 ) -> Distilled:
     """A module with .student, .connectors and model(images) -> (logits, distill_loss), both with their graph.
 
-    student, teacher: classifiers of images [batch, 3, height, width]; both stay what they are, but for the inplace of a
-    few activations, and the teacher for its mode and requires_grad. The teacher is in none of the module's parameters,
-    buffers and modules, follows it to its device and precision, and stays in teaching mode. image_size: side in pixels
-    of the images for which the features are found; others may be given. The positions: modules to compare in place of those that are found, see
-    recipe.Net. teacher_norm: see teaching. images: batches (or pairs of a batch and labels) of which up to 8 tell the
-    margins that no BatchNorm tells; without them the first batch that the module gets does. distill_loss: the sum over
-    the stages with their weights; a training weighs it again, as with --distill_weight. Raises UserError for networks
-    in which no maps are found.
+    student, teacher: classifiers of images [batch, 3, height, width]; both stay what they are, but for the teacher's
+    mode and requires_grad. The teacher is in none of the module's parameters, buffers and modules, follows it to its
+    device and precision, and stays in teaching mode. image_size: side in pixels of the images for which the features
+    are found; others may be given. The positions: modules to compare in place of those that are found, see recipe.Net.
+    teacher_norm: see teaching. images: batches (or pairs of a batch and labels) of which up to 8 tell the margins that
+    no BatchNorm tells; without them the first batch that the module gets does. distill_loss: the sum over the stages
+    with their weights; a training weighs it again, as with --distill_weight. Raises UserError for networks in which no
+    maps are found.
     """
     learner = backbone(student, image_size, student_positions)
     model = Distilled(learner, as_teacher(backbone(teacher, image_size, teacher_positions), teacher_norm), student)

@@ -34,7 +34,6 @@ __all__ = [
     "classes_of",
     "classifier",
     "create",
-    "feature_shapes",
     "identify",
     "is_complete",
     "outline",
@@ -99,8 +98,8 @@ def own(name: str, kwargs: dict) -> Backbone:
 def outline(net: Net, image_size: int = 224, limited: bool = False) -> Backbone:
     """The network without values, on the meta device, where its tensors have shapes and cost nothing.
 
-    image_size: see create. A function of a file that cannot run there is made for real first. limited: of a net that a file of others names;
-    UserError for one that is too large, before it is made.
+    image_size: see create. A function of a file that cannot run there is made for real first. limited: of a net that a
+    file of others names; UserError for one that is too large, before it is made.
     """
     said = None
     for mode in (torch.device("meta"), limits.Hollow()):
@@ -120,12 +119,6 @@ def parameters(network: Net | nn.Module) -> int:
     """How many numbers a network has to learn."""
     module = outline(network) if isinstance(network, Net) else network
     return sum(each.numel() for each in module.parameters())
-
-
-def feature_shapes(net: Net, size: int) -> list[tuple[int, ...]]:
-    """(channels, height, width) of each feature map of images of size x size; nothing is computed."""
-    features = outline(net).forward_stages(torch.empty(2, 3, size, size, device="meta")).features
-    return [tuple(feature.shape[1:]) for feature in features]
 
 
 def classifier(net: Net) -> str:

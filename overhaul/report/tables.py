@@ -179,11 +179,12 @@ def inspected(result: dict, called: dict) -> str:
 
 def pairs_table(found: dict) -> str:
     """Pairs of maps; see training.positions.compared."""
-    rows = [("weight", "teacher's map", "stride", "size", "before", "margin", "student's map", "stride", "size", "")]
+    sides = ("teacher's map", "stride", "size", "before", "margin", "student's map", "stride", "size", "before")
+    rows = [("weight", *sides, "resized")]
     for each in found["pairs"]:
         mine, theirs = each["student"], each["teacher"]
-        left = f"{each['weight']:g}", *cells(theirs), theirs["margin"]
-        rows.append((*left, *cells(mine)[:3], "resized" if mine["resized"] else ""))
+        resized = "yes" if mine["resized"] else "no"
+        rows.append((f"{each['weight']:g}", *cells(theirs), theirs["margin"], *cells(mine), resized))
     return "\n".join([text_table(rows), *found["notes"]])
 
 

@@ -22,6 +22,7 @@ from overhaul.system.messages import UserError, choose
 from overhaul.training import networks, pretrained
 from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
+from overhaul.training.positions import compared
 
 
 @dataclass(kw_only=True)
@@ -30,7 +31,7 @@ class Components:
 
     setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights, student_weights:
     where they come from, without them. teacher_test: how the teacher is measured, None where it knows other classes.
-    notes: what a person should be told of the networks.
+    positions: see positions.compared; None where no features are compared. notes: what a person should be told of the networks.
     """
 
     setup: Setup
@@ -42,6 +43,7 @@ class Components:
     teacher_weights: hub.Weights | None
     teacher_test: TeacherTest | None
     student_weights: hub.Weights | None
+    positions: dict | None
     notes: list[str]
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader | TrainStream
@@ -116,6 +118,7 @@ def assemble(
         notes += filter(None, [networks.weight_note(setup)])
     set_seed(run.seed)
     student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn)
+    positions = compared(student, teacher, networks.sizes(setup)) if method.needs == "features" else None
     model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
     return Components(
         setup=setup,
@@ -127,6 +130,7 @@ def assemble(
         teacher_weights=teacher_weights and replace(teacher_weights, state={}),
         teacher_test=test,
         student_weights=student_weights and replace(student_weights, state={}),
+        positions=positions,
         notes=notes,
         optimizer=optimizer,
         train_loader=loaders[0],

@@ -23,10 +23,14 @@ ROLES = ("teacher", "student")
 LOWER = (0.01, 0.1)  # of a row's weight: what to try between distant networks
 
 
+def sizes(setup: Setup) -> tuple[int, int]:
+    """Sides in pixels of the images that student and teacher see."""
+    return setup.image_size, setup.teacher.image_size or setup.image_size
+
+
 def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbone:
     """The teacher with its weights, in teaching mode, its features those of the images that it sees."""
-    named = setup.teacher
-    size = named.image_size or setup.image_size
+    named, (_, size) = setup.teacher, sizes(setup)
     trained = preprocessing(weights.config, weights.source)
     if trained and trained.size > 2 * size:
         notes.append(

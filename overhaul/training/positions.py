@@ -1,7 +1,5 @@
 """What is compared, as plain data: pairs of maps, and what a person should know of them."""
 
-from collections.abc import Iterable
-
 from overhaul import distill, models
 from overhaul.discovery import Feature
 from overhaul.models import Backbone
@@ -33,9 +31,8 @@ def compared(student: Backbone, teacher: Backbone, sizes: tuple[int, int]) -> di
         "teacher": [described(theirs[j]) for j in alone["teacher"]],
     }
     used = [mine[i] for i, _ in numbers], [theirs[j] for _, j in numbers]
-    notes = [*without_partner(unpaired), *growing(pairs)]
-    for role, features in zip(("student", "teacher"), used, strict=True):
-        notes += odd(f"the {role}'s ", features)
+    notes = without_partner(unpaired) + growing(pairs)
+    notes += odd("the teacher's ", used[1]) + odd("the student's ", used[0], teaches=False)
     return {"pairs": pairs, "unpaired": unpaired, "notes": notes}
 
 
@@ -57,33 +54,33 @@ def margin(feature: Feature) -> str:
     return f"BatchNorm {', '.join(feature.norms)}" if feature.closed else "data"
 
 
-def without_partner(unpaired: dict[str, list[dict]]) -> Iterable[str]:
-    for role, maps in unpaired.items():
-        if maps:
-            yield f"without a partner: the {role}'s {', '.join(f'{at(each)} ({shape(each)})' for each in maps)}"
+def without_partner(unpaired: dict[str, list[dict]]) -> list[str]:
+    return [
+        f"without a partner: the {role}'s {', '.join(f'{at(each)} ({shape(each)})' for each in maps)}"
+        for role, maps in unpaired.items()
+        if maps
+    ]
 
 
-def growing(pairs: list[dict]) -> Iterable[str]:
-    for each in pairs:
-        mine, theirs = each["student"], each["teacher"]
-        if theirs["height"] >= FAR * mine["height"]:
-            yield (
-                f"the student's {at(mine)} grows from {mine['height']} to {theirs['height']} pixels to be compared; "
-                f"name other positions, or a student and an image size whose maps are nearer"
-            )
+def growing(pairs: list[dict]) -> list[str]:
+    sides = [(each["student"], each["teacher"]) for each in pairs]
+    return [
+        f"the student's {at(mine)} grows from {mine['height']} to {theirs['height']} pixels to be compared: are there "
+        f"positions or an image size whose maps are nearer?"
+        for mine, theirs in sides
+        if theirs["height"] >= FAR * mine["height"]
+    ]
 
 
-def odd(whose: str, features: list[Feature]) -> Iterable[str]:
+def odd(whose: str, features: list[Feature], teaches: bool = True) -> list[str]:
     """What of some maps is not as in the paper."""
-    kinds = (
-        ("before a smooth activation, so that a teacher's margin is an approximation", lambda each: each.is_smooth),
-        ("a linear map, which no activation follows", lambda each: each.is_linear),
-        ("the map of a single branch", lambda each: each.is_branch),
-    )
-    for words, is_so in kinds:
-        if found := [each for each in features if is_so(each)]:
-            followed = {f" ({each.activation})" for each in found if each.is_smooth} if "smooth" in words else ()
-            yield f"{whose}{some([each.name for each in found])}: {words}{', '.join(sorted(followed))}"
+    kinds = {
+        "before a smooth activation, where the margin is an approximation": teaches and (lambda each: each.is_smooth),
+        "linear, as no activation follows": lambda each: each.is_linear,
+        "of a single branch": lambda each: each.is_branch,
+    }
+    found = {words: [each.name for each in features if is_so and is_so(each)] for words, is_so in kinds.items()}
+    return [f"{words}: {whose}{some(names)}" for words, names in found.items() if names]
 
 
 def at(each: dict) -> str:

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from overhaul import distill
-from overhaul.models import feature_shapes, parameters
+from overhaul.models import parameters
 from overhaul.recipe import Setup
+from overhaul.report.tables import pairs_table
 from overhaul.run.state import State
 from overhaul.system.accelerator import Nobody, describe_devices, of_main
 from overhaul.system.messages import duration, millions
@@ -161,19 +162,16 @@ def header(of: Components, folder: Path) -> str:
 
 
 def plan(of: Components) -> str:
-    """Parameters and feature shapes of teacher, student and connectors, and how the steps are made up."""
+    """Parameters of teacher, student and connectors, what is compared, and how the steps are made up."""
     setup, world, steps = of.setup, of.accelerator.num_processes, len(of.train_loader)
-    lines, connectors, shapes = [], of.method.connectors, {}
-    for role, net, network in (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student)):
-        if network is not None:
-            seen = (role == "teacher" and net.image_size) or setup.image_size
-            shapes[role] = ["x".join(map(str, shape)) for shape in feature_shapes(net, seen)]
-            size = millions(parameters(network))
-            lines.append(f"  {role:11}{net} ({size} parameters), features {', '.join(shapes[role])}")
-    if len(connectors):
-        pairs = distill.pairs(of.student, of.teacher)
-        maps = ", ".join(f"{shapes['student'][i]} -> {shapes['teacher'][j]}" for i, j in pairs)
-        lines.append(f"  connectors {maps} ({millions(parameters(connectors))} parameters, thrown away afterwards)")
+    networks = (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student))
+    lines = [
+        f"  {role:11}{net} ({millions(parameters(network))} parameters)" for role, net, network in networks if network
+    ]
+    if of.positions:
+        connectors = millions(parameters(of.method.connectors))
+        lines.append(f"  connectors {connectors} parameters, thrown away afterwards; what is compared:")
+        lines.append(textwrap.indent(pairs_table(of.positions), "    "))
     parts = f" in {of.run.gradient_accumulation_steps} parts" if of.run.gradient_accumulation_steps > 1 else ""
     lines.append(
         f"  steps      {setup.epochs} epochs x {steps:,} = {setup.epochs * steps:,}, each of {setup.batch_size} images"

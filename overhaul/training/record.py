@@ -55,6 +55,7 @@ def make_record(of: Components, state: State) -> dict:
         "changes_of_length": state.lengths,
         "run": how,
         "published": setup.published and asdict(setup.published),
+        "positions": of.positions and of.positions["pairs"],
         "first_batch": state.first_batch,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
