@@ -31,7 +31,8 @@ class Components:
 
     setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights, student_weights:
     where they come from, without them. teacher_test: how the teacher is measured, None where it knows other classes.
-    positions: see positions.compared; None where no features are compared. notes: what a person should be told of the networks.
+    positions: see positions.compared; None where no features are compared. notes: what a person should be told of the
+    networks.
     """
 
     setup: Setup
