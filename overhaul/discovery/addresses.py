@@ -102,7 +102,13 @@ def address(graph: Graph, i: int) -> Address:
         return Address(call.path, call.nth, "out", overwritten=written)
     if into:
         return Address(into[0].path, into[0].nth, "in", overwritten=written)
-    op, side = next(((user, "in") for user in graph.users[i] if ops[user].head == i), (i, "out"))
+    readers = [user for user in graph.users[i] if ops[user].head == i]
+    places = [
+        *((user, "in") for user in readers if not ops[user].writes),
+        (i, "out"),
+        *((user, "in") for user in readers),
+    ]
+    op, side = next((each for each in places if not ops[each[0]].writes), places[-1])  # torch.compile hides torch.relu_
     call, name = calls[ops[op].call], ops[op].name
     return Address(call.path, call.nth, side, name, ops[op].number - call.before[name], written)
 
@@ -147,14 +153,17 @@ def call_of(graph: Graph, name: str, path: str, nth: str | None, **_) -> Call:
     if not calls:
         raise UserError(f"position {name!r}: this module does not run in a pass over images; name another one")
     if nth and int(nth) >= len(calls):
-        raise UserError(f"position {name!r}: this module runs {len(calls)} times; the last call is #{len(calls) - 1}")
+        raise UserError(
+            f"position {name!r}: calls are counted from 0, and the last one of this module is {len(calls) - 1}"
+        )
     return calls[int(nth) if nth else -1]
 
 
 def function_of(graph: Graph, call: Call, name: str, match: re.Match) -> int:
     number = call.before[match["function"]] + int(match["kth"])
-    for i, op in enumerate(graph.ops):
-        if op.name == match["function"] and op.number == number and i >= call.first:
+    for i in range(call.first, call.last):
+        op = graph.ops[i]
+        if op.name == match["function"] and op.number == number:
             found = i if match["side"] != "in" else op.head
             if found is not None:
                 return found

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from overhaul.discovery.trace import Trace
+from overhaul.discovery.trace import Trace, tensors_in
 from overhaul.system.messages import UserError, innermost
 
 
@@ -94,9 +93,9 @@ def copied(network: nn.Module, become: Callable) -> nn.Module:
     """
     memo = {}
     for module in network.modules():
-        for leaf in tree_leaves(vars(module)):
-            if isinstance(leaf, Tensor) and id(leaf) not in memo and (made := become(leaf)) is not None:
-                memo[id(leaf)] = made
+        for each in tensors_in(vars(module)):
+            if id(each) not in memo and (made := become(each)) is not None:
+                memo[id(each)] = made
     return copy.deepcopy(network, memo)
 
 

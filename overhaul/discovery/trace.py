@@ -1,14 +1,26 @@
 """One pass of a network, written down as a graph of the functions and the modules that were called."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from overhaul.discovery.functions import ACTIVATIONS, NORMS, kind, plain
+
+
+def tensors_in(tree) -> Iterator[Tensor]:
+    """The tensors in a nest of lists, tuples, dicts and dataclasses."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, list | tuple | Mapping):
+        for each in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from tensors_in(each)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        yield from tensors_in([getattr(tree, each.name) for each in fields(tree)])
 
 
 @dataclass
@@ -17,7 +29,8 @@ class Op:
 
     inputs: the ops that went in. call: the module call it ran in, an index into Trace.calls. number: how many functions
     of this name ran before. head: the op that was the first argument. kernel: side of a convolution's kernel. owner:
-    the module whose scale a norm has. written: whether something writes into the tensor later.
+    the module whose scale a norm has. writes: whether the function wrote into its first argument. written: whether
+    something writes into the tensor later.
     """
 
     name: str
@@ -28,6 +41,7 @@ class Op:
     head: int | None = None
     kernel: int = 0
     owner: str | None = None
+    writes: bool = False
     written: bool = False
     kind: str = ""
     activation: str = ""
@@ -41,8 +55,9 @@ class Op:
 class Call:
     """The nth call of a module.
 
-    first: how many ops there were when it began. before: how often each function had run. inputs, outputs: ops; input
-    and output where the first argument, and what it gave, are tensors. leaf: whether it called no other module.
+    first, last: how many ops there were when it began and ended. before: how often each function had run. inputs,
+    outputs: ops; input and output where the first argument, and what it gave, are tensors. leaf: whether it called no
+    other module.
     """
 
     path: str
@@ -53,6 +68,7 @@ class Call:
     input: int | None
     outputs: list[int] = field(default_factory=list)
     output: int | None = None
+    last: int = 0
     leaf: bool = True
 
 
@@ -81,8 +97,8 @@ class Trace(TorchFunctionMode):
             module.register_forward_hook(lambda module, _, out: self.leave(type(module).__name__, out))
 
     def known(self, tree) -> list[int]:
-        """The ops whose tensors a nest of lists, tuples and dicts holds."""
-        found = (self.op_of.get(id(leaf)) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+        """The ops of the tensors in it, see tensors_in."""
+        found = (self.op_of.get(id(each)) for each in tensors_in(tree))
         return list(dict.fromkeys(each for each in found if each is not None))
 
     def hold(self, op: Op, tensor: Tensor) -> None:
@@ -105,10 +121,10 @@ class Trace(TorchFunctionMode):
 
     def leave(self, what: str, out) -> None:
         call = self.calls[self.running[-1]]
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and id(leaf) not in self.op_of and call.inputs:
-                self.record(f"opaque {what}", call.inputs, leaf)  # of code that cannot be looked into
-        call.outputs, call.output = self.known(out), self.op_of.get(id(out))
+        for each in tensors_in(out):
+            if id(each) not in self.op_of and call.inputs:
+                self.record(f"opaque {what}", call.inputs, each)  # of code that cannot be looked into
+        call.outputs, call.output, call.last = self.known(out), self.op_of.get(id(out)), len(self.ops)
         self.running.pop()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -116,20 +132,26 @@ class Trace(TorchFunctionMode):
         target = args[0] if args and isinstance(args[0], Tensor) else None
         version = None if target is None else target._version
         inputs, head = self.known((args, kwargs)), self.op_of.get(id(target))
-        out = func(*args, **kwargs)
         name = plain(getattr(func, "__name__", ""))
+        skipped = name == "batch_norm" and target is not None and target.is_meta  # half of the time, for a known shape
+        out = torch.empty_like(target) if skipped else func(*args, **kwargs)
         wrote = target is not None and target._version != version
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and (wrote or leaf is not target)]
+        made = [each for each in tensors_in(out) if wrote or each is not target]
         if inputs:
-            more = {"number": self.ran[name], "head": head, **self.weights(name, args, kwargs)}
+            more = {"number": self.ran[name], "head": head, "writes": wrote, **self.weights(name, args, kwargs)}
             for tensor in made or [target] * wrote:
                 self.record(name, inputs, tensor, **more)
-            if wrote and target._base is not None and id(target._base) in self.op_of:  # through a view
-                self.record("write", [self.op_of[id(target._base)], len(self.ops) - 1], target._base)
+            if wrote and target._base is not None and id(target._base) in self.op_of:
+                self.write_through(target, name)
             if head is not None and kwargs.get("inplace"):  # a dropout writes in training only
                 self.ops[head].written = True
         self.ran[name] += 1
         return out
+
+    def write_through(self, view: Tensor, name: str) -> None:
+        """A function that wrote into a view has changed its base: the same function of all of it, or a part of it."""
+        whole, base = view.numel() == view._base.numel(), self.op_of[id(view._base)]
+        self.record(name if whole else "write", [base] if whole else [base, len(self.ops) - 1], view._base)
 
     def weights(self, name: str, args: tuple, kwargs: dict) -> dict:
         """What the weights of a convolution and of a norm say."""
@@ -141,6 +163,8 @@ class Trace(TorchFunctionMode):
         return {}
 
     def finish(self) -> None:
-        """See which tensors were written into after they were made."""
+        """End the calls that still run; see which tensors were written into after they were made."""
+        for number in self.running:
+            self.calls[number].last = len(self.ops)
         for op, (tensor, version) in zip(self.ops, self.tensors, strict=True):
             op.written |= tensor._version != version
