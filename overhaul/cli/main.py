@@ -32,7 +32,7 @@ COMMANDS = {
             "overhaul train --setup cifar_teacher_wrn",
             "overhaul train --setup cifar_c --teacher runs/cifar_teacher_wrn-original-seed0",
             "overhaul train --setup cifar_c --method original --data_path my_images --epochs 30 --lr 0.05",
-            "overhaul train --data_path my_images --teacher timm/resnet50d.ra2_in1k --student torchvision:mobilenet_v2",
+            "overhaul train --data_path my_images --teacher timm/resnet50d.ra2_in1k --student timm:resnet18d",
         ),
         None,
     ),

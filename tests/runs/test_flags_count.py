@@ -122,6 +122,9 @@ REFUSED = {  # where a flag cannot count
     "--skip_broken": ([1], "scikit-learn"),
     "--num_classes": ([11], "scikit-learn"),
     "--test_resize": ([90], "scikit-learn"),
+    "--teacher_norm": (["running", "--method", "original"], "trains the student alone"),
+    "--beside": (["runs/x", "--method", "original"], "trains the student alone"),
+    "--student.image_size": ([20], "images of --image_size"),
     "--comm_hook": (["bf16"], "between processes"),
     "--student.kwargs": (['{"num_classes": 7}'], "the data have 10 classes"),
     "--data_config": (["a"], "--data_config"),
@@ -152,6 +155,9 @@ ELSEWHERE = {  # flags whose effect other tests show, and which
     "--quiet": "runs/test_signs.py",
     "--push_to_hub": "unit/hub/test_publish.py",
     "--num_classes": "unit/data/test_sources.py",
+    "--student.positions": "unit/cli/test_arguments.py",
+    "--teacher.positions": "unit/cli/test_arguments.py",
+    "--teacher.image_size": "unit/cli/test_arguments.py",
     "--data_config": "unit/data/test_sources.py",
 }
 
