@@ -81,7 +81,7 @@ def file_net(config: dict, classes: int, named: Net | None) -> Net:
             f"its network is the function {file_named(config)}, and code is run from no file but one that you name: "
             f"say --net FILE.py:FUNCTION"
         )
-    return Net(family=named.family, kwargs={**plain_arguments(told.get("kwargs")), CLASSES: classes})
+    return Net(family=named.family, kwargs={**named.kwargs, **plain_arguments(told.get("kwargs")), CLASSES: classes})
 
 
 def file_notes(config: dict, net: Net) -> tuple[str, ...]:

@@ -31,12 +31,12 @@ class Expected:
     net: Net
 
     @cached_property
-    def network(self):
-        return models.outline(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs})).bare
+    def tensors(self) -> Mapping[str, Tensor]:
+        return models.tensors(replace(self.net, kwargs={"num_classes": 1, **self.net.kwargs}))
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
-        return {name: list(value.shape) for name, value in self.network.state_dict().items()}
+        return {name: list(value.shape) for name, value in self.tensors.items()}
 
     @cached_property
     def classifier(self) -> str:
@@ -62,7 +62,7 @@ class Expected:
 
     def faults(self, state: Mapping[str, Tensor]) -> list[str]:
         """What keeps a state from being the net's: "3 missing (conv1.weight, ...)", ..."""
-        shapes, tensors = self.shapes_of(self.net_of(state)), self.network.state_dict()
+        shapes = self.shapes_of(self.net_of(state))
         missing = [name for name in shapes if name not in state and not name.endswith(COUNTERS)]
         unexpected = [name for name in state if name not in shapes]
         both = [name for name in shapes if name in state]
@@ -71,7 +71,7 @@ class Expected:
             for name in both
             if list(state[name].shape) != shapes[name]
         ]
-        whole = [name for name in both if tensors[name].is_floating_point()]
+        whole = [name for name in both if self.tensors[name].is_floating_point()]
         odd = [name for name in whole if not state[name].is_floating_point() or not state[name].isfinite().all()]
         kinds = (
             ("missing", missing),
@@ -144,16 +144,18 @@ def fits(candidates: list[Candidate], expected: Expected) -> Iterator[Fit]:
 
 
 def fits_as_library(candidates: list[Candidate], expected: Expected) -> Iterator[Fit]:
-    """Of a network of timm or torchvision: those that fit under the names that its library has had before."""
+    """Of a network of timm or torchvision: the first that fits under the names that its library has had before."""
     if library_of(expected.net.family) not in ("timm", "torchvision"):
         return
-    for each in [candidate for candidate in candidates if len(candidate.state) >= len(expected.shapes) // 2][:PREFIXES]:
+    needed = sum(not name.endswith(COUNTERS) for name in expected.shapes)
+    for each in [candidate for candidate in candidates if len(candidate.state) >= needed][:PREFIXES]:
         net = expected.net_of(each.state)
         if CLASSES not in expected.net.kwargs and each.classifier:
             net = expected.net_of({f"{expected.classifier}.weight": each.state[f"{each.classifier}.weight"]})
         state = converted(net, each.state)
         if not expected.faults(state):
             yield Fit(each._replace(state=state, classifier=""), net, expected.classifier)
+            return
 
 
 def recognise(candidates: list[Candidate]) -> Iterator[Fit]:

@@ -14,11 +14,8 @@ DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  
 
 def converted(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state as the library itself would name it for the net; as it is where that cannot be."""
-    if library_of(net.family) == "torchvision":
-        return {DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
-    if library_of(net.family) == "timm" and CLASSES in net.kwargs:
-        return by_timm(net, state) or dict(state)
-    return dict(state)
+    renamed = {DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
+    return (library_of(net.family) == "timm" and by_timm(net, renamed)) or renamed
 
 
 def by_timm(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

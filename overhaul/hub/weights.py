@@ -203,12 +203,17 @@ def download_weights(repo: str, commit: str, largest: int) -> Path:
 
 
 def licence_of(repo: str, commit: str) -> str | None:
-    """What the card of a repository says, where the cache has it; nobody is asked."""
+    """What the card of a repository says, where the cache has it, else timm of its own ones; nobody is asked."""
     from huggingface_hub import metadata_load, try_to_load_from_cache
 
     card = try_to_load_from_cache(repo, "README.md", revision=commit)
     try:
         said = (metadata_load(card) or {}).get("license") if isinstance(card, str) else None
+        if not said and repo.startswith("timm/"):
+            from timm.models import get_pretrained_cfg
+
+            told = get_pretrained_cfg(repo.removeprefix("timm/"))
+            said = told and told.license
     except Exception:  # a card of others may hold anything
         said = None
     return printable(said)[:200] if isinstance(said, str) and said else None
@@ -216,7 +221,7 @@ def licence_of(repo: str, commit: str) -> str | None:
 
 def bytes_of(net: Net) -> int:
     """Bytes of a net's parameters and buffers; UserError for one that cannot be built."""
-    return sum(value.nbytes for value in models.outline(net).state_dict().values())
+    return sum(value.nbytes for value in models.tensors(net).values())
 
 
 def build(weights: Weights, image_size: int | None = None) -> Backbone:

@@ -28,9 +28,7 @@ def entry_of(source: str):
         from_torchvision(name, {})  # which says what there is
     entries = torchvision.models.get_model_weights(name).__members__
     if not entry:
-        raise UserError(
-            f"{source} has fresh weights; for trained ones say {source}@{' or @'.join(entries) or 'nothing'}"
-        )
+        raise UserError(f"{source} names no trained weights; say {source}@ENTRY, one of {', '.join(entries)}")
     wanted = entry.removeprefix("@")
     if wanted not in entries:
         raise UserError(

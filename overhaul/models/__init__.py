@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -40,6 +41,7 @@ __all__ = [
     "parameters",
     "stages",
     "sync_bn",
+    "tensors",
     "unreached",
 ]
 
@@ -101,13 +103,15 @@ def outline(net: Net, image_size: int = 224, limited: bool = False) -> Backbone:
     image_size: see create. A function of a file that cannot run there is made for real first. limited: of a net that a
     file of others names; UserError for one that is too large, before it is made.
     """
-    said = None
+    said, budget = None, limits.Budget()
     for mode in (torch.device("meta"), limits.Hollow()):
         try:
-            with limits.Budget() if limited else nullcontext(), mode:
+            with budget if limited else nullcontext(), limits.Unfilled(), mode:
                 network = create(net, image_size)
         except UserError as error:
             said = said or error
+            if budget.spent:
+                break
         else:
             return meta_twin(network) if isinstance(mode, limits.Hollow) else network
     if not FUNCTION.fullmatch(net.family):
@@ -141,19 +145,36 @@ def classes_of(net: Net) -> int:
 
 
 def heads_of(net: Net) -> tuple[tuple[str, ...], str, int | None]:
-    return found_heads(net.family, json.dumps({key: each for key, each in net.kwargs.items() if key != CLASSES}))
+    return found_heads(*key_of(replace(net, kwargs={key: each for key, each in net.kwargs.items() if key != CLASSES})))
+
+
+def tensors(net: Net) -> Mapping[str, torch.Tensor]:
+    """The state of a net without values, on the meta device; it is for all that ask."""
+    return found_tensors(*key_of(net))
+
+
+def key_of(net: Net) -> tuple[str, str, float]:
+    """What tells a network from others, its user's file having changed among it."""
+    match = FUNCTION.fullmatch(net.family)
+    file = match and Path(match[1]).expanduser()
+    return net.family, json.dumps(net.kwargs), file.stat().st_mtime if file and file.is_file() else 0.0
+
+
+@lru_cache(maxsize=32)
+def found_tensors(family: str, kwargs: str, changed: float) -> Mapping[str, torch.Tensor]:
+    return outline(Net(family=family, kwargs=json.loads(kwargs))).state_dict()
 
 
 @cache
-def found_heads(family: str, kwargs: str) -> tuple[tuple[str, ...], str, int | None]:
-    few, more = (outline(Net(family=family, kwargs={**json.loads(kwargs), CLASSES: n})).bare for n in (3, 5))
-    layers = heads.that_follow(few, more)
+def found_heads(family: str, kwargs: str, changed: float) -> tuple[tuple[str, ...], str, int | None]:
+    few, more = (Net(family=family, kwargs={**json.loads(kwargs), CLASSES: n}) for n in (3, 5))
+    layers = heads.that_follow(tensors(few), tensors(more))
     if not layers and is_foreign(family):
-        last, number = heads.logits(few)
+        last, number = heads.logits(outline(few).bare)
         return (last,), last, number
     if not all(layers) or not layers:
         raise UserError(f"{family}: one layer must have the size of num_classes, the last one; here none has")
-    return layers, heads.last_of(few, layers), None
+    return layers, layers[0] if len(layers) == 1 else heads.last_of(outline(few).bare, layers), None
 
 
 def identify(state: Mapping) -> Net | None:

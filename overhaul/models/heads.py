@@ -1,6 +1,8 @@
 """Where the logits of any network come from: the layers whose size is the number of classes, and the last of them."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from overhaul.discovery import dry_run
 from overhaul.system.messages import UserError, first_line
@@ -8,9 +10,8 @@ from overhaul.system.messages import UserError, first_line
 SIDES = (224, 32, 64, 96, 128, 28, 299, 384)  # of images, in pixels: some networks take those of one size alone
 
 
-def that_follow(few: nn.Module, more: nn.Module) -> tuple[str, ...]:
-    """The layers that differ between two networks that are the same but for their number of classes."""
-    few, more = few.state_dict(), more.state_dict()
+def that_follow(few: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The layers that differ between the states of networks that are the same but for their number of classes."""
     names = [name for name in few if name not in more or few[name].shape != more[name].shape]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
@@ -46,8 +47,6 @@ def last_of(network: nn.Module, layers: tuple[str, ...]) -> str:
     for name in own if isinstance(own, (list, tuple)) else [own]:
         if name in layers:
             return name
-    if len(layers) == 1:
-        return layers[0]
     return next((name for name in reach(trace(network)) if name in layers), layers[-1])
 
 

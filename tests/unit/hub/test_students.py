@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
+from support.foreign import NETWORKS
 from torch import nn
 
 from overhaul import hub, models
@@ -17,44 +18,6 @@ from overhaul.setups import SETUPS
 
 CLASSES = list("abcdefg")
 ROW = replace(SETUPS["imagenet_b"], image_size=40, test_resize=46)
-CODE = '''
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    """Two names for one tensor, buffers of every kind, and logits in a dictionary."""
-
-    def __init__(self, width, classes):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.body = nn.Sequential(nn.Conv2d(width, width, 3, 2, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.body[0].weight = self.again = nn.Parameter(self.body[0].weight.detach().clone())
-        self.register_buffer("steps", torch.tensor([3, 4]))
-        self.register_buffer("half", torch.ones(2, dtype=torch.float64))
-        self.register_buffer("passing", torch.ones(1), persistent=False)
-        self.out = nn.Linear(width, classes)
-        self.aside = nn.Linear(width, classes)
-
-    def forward(self, x):
-        x = self.body(self.stem(x)).mean((2, 3)) * self.passing
-        return {"logits": self.out(x), "aside": self.aside(x) if self.training else None}
-
-
-def make_net(num_classes, width=8):
-    return Net(width, num_classes)
-
-
-def fixed(width=8):
-    return Net(width, 7)
-
-
-def by_hand(num_classes=7):
-    """Does not run without values."""
-    net = Net(8, num_classes)
-    net.scale = float(net.half.sum())
-    return net
-'''
 
 
 def lively(network: nn.Module, size: int = 40) -> nn.Module:
@@ -80,7 +43,7 @@ NETS = {
 def student(tmp_path_factory):
     """student(kind): its .net, .network, .folder and .logits of .images."""
     root, made = tmp_path_factory.mktemp("students"), {}
-    (root / "my_net.py").write_text(CODE)
+    (root / "my_net.py").write_text(NETWORKS)
 
     def make(kind: str) -> SimpleNamespace:
         if kind not in made:
@@ -112,8 +75,8 @@ def test_a_student_comes_back_as_it_was(student, kind):
     kinds = {name: torch.float32 if value.is_floating_point() else value.dtype for name, value in plain.items()}
     assert {name: value.dtype for name, value in state.items()} == kinds
     if kind == "file":
-        assert "passing" not in state and state["half"].dtype == torch.float32
-        assert network.bare.again is network.bare.body[0].weight
+        assert "passing" not in state and state["whole"].dtype == torch.float32
+        assert network.bare.again is network.bare.more[0].weight
 
 
 def test_timm_and_transformers_load_a_timm_student_without_anything_of_ours(student):
