@@ -10,6 +10,7 @@ from overhaul import models
 from overhaul.options import Run
 from overhaul.recipe import Net, Setup
 from overhaul.training.build import build
+from overhaul.training.first_batch import measure_first_batch
 from overhaul.training.margins import measure_margins
 from overhaul.training.optimisation import training_step
 from support.runs import DIGITS
@@ -36,7 +37,7 @@ class Student(nn.Module):
 
 
 class Teacher(nn.Module):
-    """Maps of the whole image and of three smaller ones, with norms that keep nothing, and dropout between them."""
+    """Maps of the whole image and of three smaller ones, with norms that tell no margin, and dropout between them."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -44,7 +45,8 @@ class Teacher(nn.Module):
         self.stem = nn.Sequential(
             *(nn.Conv2d(3, 8, 3, 1, 1), norm(8), nn.ReLU()), *(nn.Conv2d(8, 8, 3, 1, 1), norm(8), nn.ReLU())
         )
-        self.layers = nn.ModuleList(stage(norm, *each) for each in ((8, 8), (8, 16), (16, 32)))
+        norms = norm, lambda channels: nn.BatchNorm2d(channels, affine=False), norm
+        self.layers = nn.ModuleList(map(stage, norms, (8, 8, 16), (8, 16, 32)))
         self.drop, self.fc = nn.Dropout2d(0.5), nn.Linear(32, num_classes)
 
     def forward(self, images):
@@ -84,15 +86,21 @@ def pair(folder: Path, **changes) -> Setup:
 
 
 def gradients(folder: Path) -> dict[str, torch.Tensor]:
-    """Margins, losses and gradients of the first step with BatchNorm in eval mode, on whatever processes there are."""
+    """Margins, losses and gradients of the first step with BatchNorm in eval mode, on whatever processes there are.
+
+    And what is measured of the first batch.
+    """
     of = build(pair(folder), Run())
     measure_margins(of, lambda text: None)
     of.model.eval()
+    of.teacher.eval()
     images, labels = next(iter(of.train_loader))
+    first = measure_first_batch(of, of.normalize(images), labels)
     networks = of.accelerator, of.model, of.teacher_forward, SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
     _, *losses = training_step(*networks, of.normalize(images), labels, of.setup.distill_weight)
     found = {name: parameter.grad.clone() for name, parameter in of.method.named_parameters()}
     found |= {name: value.clone() for name, value in of.method.named_buffers() if name.startswith("margin")}
+    found["first batch"] = torch.tensor([*first.pop("stage_losses"), *first.values()])
     found["losses"] = of.accelerator.reduce(torch.stack(losses), "mean")
     of.accelerator.end_training()
     return found

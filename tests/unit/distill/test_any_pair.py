@@ -243,6 +243,7 @@ def test_a_distilled_module_is_moved_copied_pickled_and_saved(plain_pair):
     torch.testing.assert_close(again.eval()(images)[1], found)
 
 
+@pytest.mark.slow
 def test_a_distilled_module_is_compiled_as_one_graph():
     images = torch.randn(4, 3, 32, 32)
     model = distill.distill(Chain(4, 6, 8), Chain(6, 8, 10, norm=group_norm), (32, 32), images=images).eval()
