@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,15 @@ import torch
 from PIL import Image
 from support.hub_client import Client
 from support.hub_server import COMMIT, TOKEN, LocalHub
-from support.places import REPOSITORY
+from support.places import REPOSITORY, TESTS
 from support.runs import command as run_here
 
 from overhaul import bench, hub, models
 from overhaul.options import Run
+from overhaul.recipe import Net
 from overhaul.setups import SETUPS, resolve
 
+SUPPORT = TESTS / "support"
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
 SMALL = ["--batch_size", "8", "--epochs", "1"]
@@ -49,6 +52,7 @@ def place(tmp_path_factory) -> Path:
             split.to_parquet(place / folder / f"{name}.parquet")
     images[0].save(place / "image.jpg")
     add_imagenet(place, draw)
+    add_others(place, classes)
     train = ["train", "--setup", "cifar_c", "--teacher", "my_teacher", *SMALL, "--data_path", "my_images"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -73,6 +77,18 @@ def add_imagenet(place: Path, draw: np.random.Generator) -> None:
     hub.save(folder, student, setup, ["tench", "goldfish"])
 
 
+def add_others(place: Path, classes: list[str]) -> None:
+    """Networks of timm on the Hub and as one's own fine-tuned teacher, and a network in a file."""
+    (place / "my_net.py").write_text((SUPPORT / "small_net.py").read_text())
+    own = "runs/own_teacher-original-seed0/final"
+    folders = {"hub/timm/resnet50d.ra2_in1k": ["a", "b"], "hub/timm/efficientnet_b3.ra2_in1k": ["a", "b"], own: classes}
+    for folder, names in folders.items():
+        name = "resnet10t" if folder == own else folder.split("/")[-1].split(".")[0]
+        net = Net(family=f"timm:{name}", kwargs={"num_classes": len(names)})
+        setup = replace(SETUPS["imagenet_b"], student=net, image_size=64, test_resize=64)
+        hub.save(place / folder, models.create(net), setup, names)
+
+
 def small(command: str) -> list[str]:
     """The command on a set of 16 images instead of the Hub's CIFAR-100, for an epoch, in a folder of its own."""
     command = command.replace("--num_processes 8", "--num_processes 2 --main_process_port 0")
@@ -85,12 +101,12 @@ def small(command: str) -> list[str]:
         command += " --seconds 1"
     elif " bench " in command:
         return shlex.split(re.sub(r"--setup \w+", "--setup digits", command) + " --batch_size 8 --steps 1")
-    elif re.search(r"train|evaluate", command) and "--data_path" not in command:
+    elif re.search(r" train | evaluate ", command) and "--data_path" not in command:
         command += " --data_path my_images"
     command = command.replace("epochs=300", "epochs=2")
-    if "--setup" in command:
+    if "train" in command.split()[:3]:
         name = re.sub(r"\W+", "-", re.sub(r"--resume_with \S+", "", command))[-60:]
-        pixels = 64 if "imagenet" in command else 16
+        pixels = 64 if re.search("imagenet|timm|my_net|torchvision", command) else 16
         command += f" {' '.join(SMALL)} --image_size {pixels} --output_dir out/{name}"
     return shlex.split(command)
 
@@ -111,7 +127,7 @@ def run(place, overhaul, client, monkeypatch):
 
     def run(command: str) -> SimpleNamespace:
         program, *arguments = small(command)
-        if "USER/" in command:
+        if "USER/" in command or " timm/" in command:
             return client(arguments)[0]
         if program == "overhaul":
             return overhaul(*arguments)
@@ -135,6 +151,8 @@ def test_commands(run, client, command):
         assert "dry run" in result.out
     elif "train" in command.split()[1:3] or "accelerate" in command:
         assert "final student: out/" in result.out
+    elif "inspect" in command:
+        assert "BatchNorm layer4.2.bn3" in result.out
     elif "evaluate" in command:
         assert f"of {4 if 'imagenet' in command else 16} images" in result.out
     elif "pull" in command or "export" in command:

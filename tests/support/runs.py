@@ -132,3 +132,10 @@ def refused(result, *words) -> None:
     assert result.err.startswith("overhaul: ") and len(result.err.strip().splitlines()) == 1, result.err
     for word in words:
         assert word in result.err, result.err
+
+
+def command_in(folder: str, *argv) -> SimpleNamespace:
+    """A command in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return command(*argv)
