@@ -1,8 +1,8 @@
 """Finds in any convolutional network the maps to compare: the last of each resolution, before its activation."""
 
 from overhaul.discovery.addresses import Address, Feature
-from overhaul.discovery.dry_run import check, dry_run, logits_of, meta_twin, on_a_copy
 from overhaul.discovery.functions import spellings
+from overhaul.discovery.passes import check, dry_run, logits_of, meta_twin, on_a_copy
 from overhaul.discovery.rules import described, find, named
 
 __all__ = [

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import nn
 
 from overhaul.discovery.addresses import Feature, feature, tensor_of, text
-from overhaul.discovery.dry_run import dry_run
 from overhaul.discovery.flow import Graph
+from overhaul.discovery.passes import dry_run
 from overhaul.system.messages import UserError
 
 MOST = 4  # stages that are compared: the deepest

@@ -56,8 +56,9 @@ def on_a_copy(network: nn.Module, image_size: int, run: Callable):
         except UserError:
             raise
         except Exception as error:
+            name = type(getattr(network, "bare", network)).__name__
             raise UserError(
-                f"{type(network).__name__} does not run on images of 3 x {image_size} x {image_size}: "
+                f"{name} does not run on images of 3 x {image_size} x {image_size}: "
                 f"{innermost(error)}; mend it, or choose another image size"
             ) from error
 
