@@ -62,6 +62,8 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     if setup.data == "digits" and not run.data_path:
         columns = ("image_column", "label_column", "class_names", "skip_broken", "test_resize", "num_classes")
         idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
+    if setup.method == "original" and setup.student.positions:
+        raise UserError("--student.positions would change nothing: --method original trains the student alone")
     for name, reason in idle.items():
         asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
         if getattr(asked, name) and getattr(asked, name) != getattr(usual, name):

@@ -14,7 +14,7 @@ from overhaul.system.signatures import takes
 if TYPE_CHECKING:
     from overhaul.models import Backbone
 
-TRAINED_WITH = ("weights", "positions", "image_size")  # fields of a Net that say nothing of a source
+UNTOLD = ("weights", "positions", "image_size")  # fields of a Net that are not said beside a source
 
 
 def load(source: str, revision: str | None = None, net: str | Net | None = None) -> "Backbone":
@@ -47,7 +47,7 @@ def of_source(source: str | PathLike, net: str | None, words: dict, weightless: 
     return Net(**{**words, "family": next(iter(families), None), "weights": said.weights})
 
 
-@takes(Net, DataOptions, hidden=TRAINED_WITH)
+@takes(Net, DataOptions, hidden=UNTOLD)
 def evaluate(
     source: str,
     *,
@@ -76,7 +76,7 @@ def evaluate(
     return evaluate_source(found, str(data), options, like, mixed_precision, show)
 
 
-@takes(Net, hidden=TRAINED_WITH)
+@takes(Net, hidden=UNTOLD)
 def predict(
     source: str,
     images: list[str],
@@ -129,7 +129,7 @@ def push(run: str, repo: str, *, private: bool = False, best: bool = False) -> s
     return publish.push(run, repo, private, best)
 
 
-@takes(Net, hidden=TRAINED_WITH)
+@takes(Net, hidden=UNTOLD)
 def export(
     source: str, *, format: Literal["safetensors", "pt2", "onnx"], out: str, net: str | None = None, **options
 ) -> dict:

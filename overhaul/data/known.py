@@ -41,8 +41,8 @@ KNOWN = {
 TITLES = {name: known.title for name, known in KNOWN.items()} | {"digits": "scikit-learn's digits"}
 
 
-def local_folder(data: str, data_path: str | None) -> Path | None:
-    """The folder that a set is read from; None for one of the Hub, and for the digits."""
+def local_folder(data: str | None, data_path: str | None) -> Path | None:
+    """The folder that a set is read from; None for one of the Hub, and for the digits. data: None: a folder's alone."""
     folder = Path(data_path or data).expanduser()
     return folder if data_path or (data != "digits" and folder.is_dir()) else None
 
@@ -52,7 +52,7 @@ def folder_name(folder: Path) -> str:
     return printable(Path(os.path.abspath(folder)).name) or "a local folder"
 
 
-def is_named(data: str, data_path: str | None, training, test) -> bool:
+def is_named(data: str | None, data_path: str | None, training, test) -> bool:
     """Whether images that were read as `data` are that set: from the Hub, or a copy with its classes and counts.
 
     training, test: the splits; a stream tells no labels, and perhaps not how many tests it has. Classes that are mere
