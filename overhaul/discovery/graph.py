@@ -174,7 +174,8 @@ class Trace(TorchFunctionMode):
             bool((kwargs or {}).get("inplace"))
             or raw == "__setitem__"
             or raw.startswith("__i")
-            or (raw.endswith("_") and not raw.endswith("__"))
+            or (raw.endswith("_")
+            and not raw.endswith("__"))
         )
         kernel = (
             next((t.shape[-1] for t in args[1:2] if isinstance(t, torch.Tensor)), 1) if raw.startswith("conv") else 0
