@@ -57,7 +57,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "models", "setups"):
+    if name in ("bench", "distill", "models", "setups"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

@@ -51,7 +51,7 @@ class Baseline:
             for key in mine | theirs
             if mine.get(key) != theirs.get(key)
         ]
-        if data.get("class_names") != list(of.classes):
+        if data.get("class_names", list(of.classes)) != list(of.classes):
             differing.append("other classes")
         if differing:
             raise UserError(
