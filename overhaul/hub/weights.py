@@ -159,6 +159,8 @@ def from_torchvision(net: Net | None) -> Weights:
 
 
 def from_entry(source: str, named: Net | None) -> Weights:
+    if named and named.family != source.partition("@")[0]:
+        raise UserError(f"{source} are weights of another network than {named}; leave out its family and kwargs")
     net, state, config, file = zoo.fetch(source, named)
     return of_config(Weights(net, state, config, source, file))
 
