@@ -55,18 +55,26 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
         seed=record["run"]["seed"],
         hardware=record["run"]["hardware"],
         method=DISTILLED if teacher else ALONE,
-        library=library,
-        architecture=student["family"].partition(":")[2],
-        arguments=", ".join(f"{key}={value!r}" for key, value in arguments_of(net_named(student)).items()),
-        code=student["family"] if library == "file" else None,
-        needs_ours="" if in_timm else " and overhaul",
-        import_ours="" if in_timm else "\nimport overhaul.timm_models",
         licence=licence_line(licence, student.get("started_from")),
         positions=positions(record),
         recipe=recipe(record),
         **images(show),
+        **loading(student, library),
     )
     return str(card)
+
+
+def loading(student: dict, library: str) -> dict:
+    """What the lines that load a student need: of timm's, torchvision's, a file's or one of ours."""
+    in_timm = library == "timm"
+    return {
+        "library": library,
+        "architecture": student["family"].partition(":")[2],
+        "arguments": ", ".join(f"{key}={value!r}" for key, value in arguments_of(net_named(student)).items()),
+        "code": student["family"] if library == "file" else None,
+        "needs_ours": "" if in_timm else " and overhaul",
+        "import_ours": "" if in_timm else "\nimport overhaul.timm_models",
+    }
 
 
 def title(record: dict) -> str:
