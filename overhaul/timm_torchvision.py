@@ -3,13 +3,16 @@
 The network is torchvision's own, under its own names; only what timm asks of a classifier is put beside it.
 """
 
+from contextlib import nullcontext
 from functools import cache
 
+import torch
 from torch import Tensor, nn
 
 from overhaul import models
 from overhaul.discovery import logits_of
 from overhaul.models.libraries import from_torchvision
+from overhaul.models.limits import Hollow
 from overhaul.recipe import Net
 from overhaul.system.messages import UserError
 
@@ -60,7 +63,9 @@ def make(name: str | None = None, num_classes: int = 1000, **kwargs) -> nn.Modul
     if not isinstance(name, str):
         raise UserError("overhaul_torchvision needs the name of a network of torchvision: name='mobilenet_v2'")
     classes = num_classes or 1  # reset_classifier takes the layer away where there are no classes
-    network = from_torchvision(name, {**kwargs, "num_classes": classes})
+    valueless = torch.empty(0).is_meta  # as transformers makes networks; RegNet computes with tensors meanwhile
+    with torch.device("cpu") if valueless else nullcontext(), Hollow() if valueless else nullcontext():
+        network = from_torchvision(name, {**kwargs, "num_classes": classes})
     network.__class__ = class_of(type(network))
     network.classifier_name = models.classifier(Net(family=f"torchvision:{name}", kwargs=kwargs))
     network.num_classes, last = classes, network.get_classifier()

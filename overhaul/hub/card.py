@@ -34,9 +34,10 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
 
     line = metrics[-1] if which == "final" else best_line(metrics)
     student, teacher, show = record["student"], record["teacher"], preprocessing(config, repo)
-    library, licence = library_name(student), config["pretrained_cfg"].get("license", "mit")
+    library = library_of(student["family"]) or ("timm" if student["family"] == "resnet" else "ours")
+    in_timm, licence = library == "timm", config["pretrained_cfg"].get("license", "mit")
     card = ModelCard.from_template(
-        metadata(record, line, repo, "timm" if library == "timm" else "overhaul", licence),
+        metadata(record, line, repo, "timm" if in_timm else "overhaul", licence),
         template_path=str(TEMPLATE),
         title=title(record),
         repo=repo,
@@ -54,30 +55,25 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
         seed=record["run"]["seed"],
         hardware=record["run"]["hardware"],
         method=DISTILLED if teacher else ALONE,
-        **network(student, library),
         licence=licence_line(licence, student.get("started_from")),
         positions=positions(record),
         recipe=recipe(record),
         **images(show),
+        **loading(student, library),
     )
     return str(card)
 
 
-def library_name(student: dict) -> str:
-    """timm or torchvision, which have the network; file; or ours."""
-    return library_of(student["family"]) or ("timm" if student["family"] == "resnet" else "ours")
-
-
-def network(student: dict, library: str) -> dict:
-    """How a library is asked for the student's network."""
-    arguments = arguments_of(net_named(student)).items()
+def loading(student: dict, library: str) -> dict:
+    """What the lines that load a student need: of timm's, torchvision's, a file's or one of ours."""
+    in_timm = library == "timm"
     return {
         "library": library,
         "architecture": student["family"].partition(":")[2],
-        "arguments": ", ".join(f"{key}={value!r}" for key, value in arguments),
+        "arguments": ", ".join(f"{key}={value!r}" for key, value in arguments_of(net_named(student)).items()),
         "code": student["family"] if library == "file" else None,
-        "needs_ours": "" if library == "timm" else " and overhaul",
-        "import_ours": "" if library == "timm" else "\nimport overhaul.timm_models",
+        "needs_ours": "" if in_timm else " and overhaul",
+        "import_ours": "" if in_timm else "\nimport overhaul.timm_models",
     }
 
 

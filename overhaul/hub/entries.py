@@ -93,12 +93,13 @@ def file_notes(config: dict, net: Net) -> tuple[str, ...]:
 def library_entries(net: Net, size: int) -> tuple[dict, dict]:
     """What timm writes of a network into a config.json, and into its pretrained_cfg.
 
-    size: of its images, in pixels. Of a network that timm lacks: the name of its last layer alone.
+    size: of its images, in pixels. Of a network that timm lacks: the last layer, and those of auxiliary heads after it.
     """
     if net.family == "resnet":
         return {}, {"classifier": "fc", "first_conv": "conv1"}
     if library_of(net.family) != "timm":
-        return {}, {"classifier": models.classifier(net)}
+        last, layers = models.classifier(net), models.class_layers(net)
+        return {}, {"classifier": [last, *(name for name in layers if name != last)] if len(layers) > 1 else last}
     network = models.outline(net).bare
     cfg = dict(network.pretrained_cfg)
     told = {"classifier": cfg.get("classifier") or models.classifier(net), "first_conv": cfg.get("first_conv")}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from overhaul import models
 from overhaul.hub.entries import CLASSES, arguments_of, library_of
 from overhaul.recipe import Net
 
@@ -21,14 +22,17 @@ def converted(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def by_timm(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """What timm makes of a state for one of its networks, strictly; None where it does not fit.
 
-    Its names have changed over the years, and each of its networks knows the former ones. Nothing is downloaded.
+    Its names have changed over the years, and each of its networks knows the former ones. Nothing is downloaded, and
+    nothing is made for a state that is much smaller than the network.
     """
-    import timm
-
+    if 2 * bytes_in(state) < bytes_in(models.tensors(net)):
+        return None
     classes, level = net.kwargs[CLASSES], logging.root.manager.disable
     weights = {"state_dict": dict(state), CLASSES: classes, "custom_load": False, "source": None}
     logging.disable(logging.WARNING)
     try:
+        import timm
+
         network = timm.create_model(
             net.family.partition(":")[2],
             pretrained=True,
@@ -41,3 +45,7 @@ def by_timm(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     finally:
         logging.disable(level)
     return network.state_dict()
+
+
+def bytes_in(state: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in state.values())

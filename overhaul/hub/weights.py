@@ -11,7 +11,7 @@ from overhaul.hub import client, entries, zoo
 from overhaul.hub.config import net_of, normalised, preprocessing, read_config
 from overhaul.hub.files import read_contents, read_safetensors
 from overhaul.hub.fitting import COUNTERS, Expected, find, same
-from overhaul.hub.renaming import converted
+from overhaul.hub.renaming import bytes_in, converted
 from overhaul.models.backbone import Backbone
 from overhaul.recipe import Net, Setup
 from overhaul.run.folder import RunFolder, is_student
@@ -174,6 +174,8 @@ def from_torchvision(net: Net | None) -> Weights:
 
 
 def from_entry(source: str, named: Net | None) -> Weights:
+    if named and named.family != source.partition("@")[0]:
+        raise UserError(f"{source} are weights of another network than {named}; leave out its family and kwargs")
     net, state, config, file = zoo.fetch(source, named)
     return of_config(Weights(net, state, config, source, file))
 
@@ -221,7 +223,7 @@ def licence_of(repo: str, commit: str) -> str | None:
 
 def bytes_of(net: Net) -> int:
     """Bytes of a net's parameters and buffers; UserError for one that cannot be built."""
-    return sum(value.nbytes for value in models.tensors(net).values())
+    return bytes_in(models.tensors(net))
 
 
 def build(weights: Weights, image_size: int | None = None) -> Backbone:

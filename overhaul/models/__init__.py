@@ -104,16 +104,22 @@ def outline(net: Net, image_size: int = 224, limited: bool = False) -> Backbone:
     file of others names; UserError for one that is too large, before it is made.
     """
     said, budget = None, limits.Budget()
-    for mode in (torch.device("meta"), limits.Hollow()):
+    for hollow in (False, True):
+        place = torch.device("cpu" if hollow else "meta")
         try:
-            with budget if limited else nullcontext(), limits.Unfilled(), mode:
+            with (
+                budget if limited else nullcontext(),
+                limits.Unfilled(),
+                place,
+                limits.Hollow() if hollow else nullcontext(),
+            ):
                 network = create(net, image_size)
         except UserError as error:
             said = said or error
             if budget.spent:
                 break
         else:
-            return meta_twin(network) if isinstance(mode, limits.Hollow) else network
+            return meta_twin(network) if hollow else network
     if not FUNCTION.fullmatch(net.family):
         raise said
     return meta_twin(create(net, image_size))

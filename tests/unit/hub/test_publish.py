@@ -11,9 +11,10 @@ import torch
 from huggingface_hub import ModelCard
 from support.hub_client import Client
 from support.hub_server import TOKEN, Fault, LocalHub
-from support.runs import flags, same_weights, teaching
+from support.runs import SMALL_NET, flags, same_weights, teaching
 
-from overhaul.hub import card, publish, weights
+from overhaul import models
+from overhaul.hub import card, markdown, publish, students, weights
 from overhaul.hub import config as student_config
 from overhaul.options import Run
 from overhaul.run.folder import RunFolder
@@ -107,6 +108,44 @@ def test_the_card_shows_the_published_errors(student, row, of_paper):
     longer = card.render({**told, "changes_of_length": [change]}, metrics, config, "me/student", "final", setup.epochs)
     assert f"| changed after epoch 2 and 5 steps | epochs from 3 to {setup.epochs} |" in longer
     assert "after its length was changed: they are not comparable" in longer
+
+
+@pytest.mark.parametrize(
+    ("licence", "told", "words"),
+    [
+        ("mit", "mit", "whose licence they have: mit."),
+        (
+            "cc-by-nc-4.0",
+            "cc-by-nc-4.0",
+            "started from those of timm/x.y, whose licence they have: cc-by-nc-4.0.",
+        ),
+        ("fastvit-license", "other", "whose licence they have: fastvit-license."),
+        ("unknown", "unknown", "see the weights it started from for their licence"),
+    ],
+)
+def test_the_licence_of_a_student_is_that_of_the_weights_that_it_started_from(student, licence, told, words):
+    record, metrics = RunFolder(student).read()
+    started = hub_weights(licence)
+    files = students.student_files(models.create(SMALL_NET), SETUPS["digits"], list("0123456789"), started)
+    config = json.loads(files["config.json"])
+    assert config["pretrained_cfg"]["license"] == licence
+    record["student"]["started_from"] = {"source": "timm/x.y", "revision": "c0ffee", "sha256": "abc"}
+    read = ModelCard(card.render(record, metrics, config, "me/student", "final", 2))
+    assert read.data.license == told and words in read.text
+    assert read.data.to_dict().get("license_name") == (licence if told == "other" else None)
+
+
+def hub_weights(licence: str) -> weights.Weights:
+    known = None if licence == "unknown" else licence
+    return weights.Weights(SMALL_NET, {}, {}, "timm/x.y", Path("x"), licence=known)
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [("a_b wide_resnet", "a_b wide_resnet"), ("_x_", r"\_x\_"), ("a|b*[c](d)<e>`f`", r"a\|b\*\[c\](d)\<e\>\`f\`")],
+)
+def test_names_in_a_card_are_no_markdown(text, safe):
+    assert markdown.escaped(text) == safe
 
 
 NEW = ("classes", "images", "test_split")  # entries of a record's data
