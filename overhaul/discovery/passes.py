@@ -77,7 +77,7 @@ def check(network: nn.Module) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Leaves random numbers of torch, NumPy and Python as they are; modes and checkpoints around do not reach into it."""
+    """Random numbers of torch, NumPy and Python stay as they are; modes and checkpoints around do not reach in."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
