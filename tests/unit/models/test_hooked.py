@@ -23,9 +23,9 @@ MORE = {
     "timm": """
         convnext_atto cspresnet50 densenet121 dla34 dpn48b edgenext_xx_small efficientnet_b0 efficientnetv2_rw_t
         ese_vovnet19b_dw fasternet_t0 fastvit_t8 ghostnet_050 hardcorenas_a hgnetv2_b0 hrnet_w18_small lcnet_050
-        cs3darknet_focus_s legacy_seresnet50 mixnet_s mnasnet_small mobilenetv4_conv_small mobileone_s0 nf_regnet_b0 nfnet_l0
-        regnety_002 repghostnet_050 repvgg_a0 res2net50_14w_8s resnet18 resnet26d resnetv2_50 rexnet_100 selecsls42b
-        skresnet18 starnet_s1 tinynet_e vgg11_bn xception41
+        cs3darknet_focus_s legacy_seresnet50 mixnet_s mnasnet_small mobilenetv4_conv_small mobileone_s0 nf_regnet_b0
+        regnety_002 repghostnet_050 repvgg_a0 res2net50_14w_8s resnet18 resnet26d resnetv2_50 rexnet_100
+        nfnet_l0 selecsls42b skresnet18 starnet_s1 tinynet_e vgg11_bn xception41
     """,
     "torchvision": """
         alexnet densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf resnet18
