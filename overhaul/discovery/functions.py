@@ -1,6 +1,7 @@
 """What the functions of torch are to a search for feature maps: activations, norms, convolutions, sums, gates."""
 
-NEGATIVE = ("silu", "hardswish", "gelu", "leaky_relu", "prelu", "elu", "mish", "softplus")  # let part of it through
+UNSEEN = "unseen"  # a function of C++ that keeps the shape: an activation, as far as can be told
+NEGATIVE = ("silu", "hardswish", "gelu", "leaky_relu", "prelu", "elu", "mish", "softplus", UNSEEN)  # let some through
 
 ACTIVATIONS = {
     **{name: name for name in ("relu", "relu6", *NEGATIVE)},
@@ -18,8 +19,8 @@ KINDS = {"add": "add", "mul": "mul", "cat": "cat", "concat": "cat", "concatenate
 
 
 def plain(name: str) -> str:
-    """A function's name without what says how it is called: add for add, add_, __add__, __iadd__ and __radd__."""
-    bare = name.strip("_")
+    """A function's name without what says how it is called: add for add_, __iadd__, __radd__ and add.default."""
+    bare = name.partition(".")[0].strip("_")
     return bare[1:] if bare[:1] in ("i", "r") and bare[1:] in ARITHMETIC else bare
 
 

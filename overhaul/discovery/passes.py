@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from overhaul.discovery.trace import Trace, tensors_in
 from overhaul.system.messages import UserError, innermost
@@ -76,15 +77,24 @@ def check(network: nn.Module) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Leaves the random numbers of torch, NumPy and Python as they are; modes around it do not reach into it."""
+    """Random numbers of torch, NumPy and Python stay as they are; modes and checkpoints around do not reach in."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            saved_tensors_hooks(same, same),
+        ):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def copied(network: nn.Module, become: Callable) -> nn.Module:

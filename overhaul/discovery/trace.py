@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from overhaul.discovery.functions import ACTIVATIONS, NORMS, kind, plain
+from overhaul.discovery.functions import ACTIVATIONS, NORMS, UNSEEN, kind, plain
 
 
 def tensors_in(tree) -> Iterator[Tensor]:
@@ -83,6 +83,7 @@ class Trace(TorchFunctionMode):
         self.times, self.ran = Counter(), Counter()  # calls of each module, and of each function
         self.tensors: list[tuple[Tensor, int]] = []  # of each op, with its version
         self.op_of: dict[int, int] = {}
+        self.apart: dict[int, Tensor] = {}  # those that do not depend on the images, by id
         self.outputs: list[int] = []  # the logits
         self.features: list[int] = []  # the maps, where the pass gave them
         self.image_size = images.shape[-1]
@@ -93,13 +94,20 @@ class Trace(TorchFunctionMode):
         self.owners = {id(each): path for path, module in modules for each in module.parameters(recurse=False)}
         self.affine = {path for path, module in modules if isinstance(module, _BatchNorm) and module.affine}
         for path, module in modules:
+            self.apart.update({id(each): each for each in tensors_in(vars(module))})
             module.register_forward_pre_hook(lambda _, *given, path=path: self.enter(path, *given), with_kwargs=True)
             module.register_forward_hook(lambda module, _, out: self.leave(type(module).__name__, out))
 
     def known(self, tree) -> list[int]:
-        """The ops of the tensors in it, see tensors_in."""
-        found = (self.op_of.get(id(each)) for each in tensors_in(tree))
-        return list(dict.fromkeys(each for each in found if each is not None))
+        """The ops of the tensors in it, see tensors_in.
+
+        One that nothing visible gave, of the last op's shape, comes from a function that cannot be looked into.
+        """
+        tensors = list(tensors_in(tree))
+        for each in tensors:
+            if id(each) not in self.op_of and id(each) not in self.apart and each.shape == self.ops[-1].shape:
+                self.record(UNSEEN, [len(self.ops) - 1], each)
+        return list(dict.fromkeys(self.op_of[id(each)] for each in tensors if id(each) in self.op_of))
 
     def hold(self, op: Op, tensor: Tensor) -> None:
         self.op_of[id(tensor)] = len(self.ops)
@@ -113,9 +121,10 @@ class Trace(TorchFunctionMode):
     def enter(self, path: str, args: tuple, kwargs: dict) -> None:
         if self.running:
             self.calls[self.running[-1]].leaf = False
-        self.running.append(len(self.calls))
+        inputs = self.known((args, kwargs))
         first = self.op_of.get(id(args[0])) if args else None
-        call = Call(path, self.times[path], len(self.ops), self.ran.copy(), self.known((args, kwargs)), first)
+        self.running.append(len(self.calls))
+        call = Call(path, self.times[path], len(self.ops), self.ran.copy(), inputs, first)
         self.calls.append(call)
         self.times[path] += 1
 
@@ -145,6 +154,8 @@ class Trace(TorchFunctionMode):
                 self.write_through(target, name)
             if head is not None and kwargs.get("inplace"):  # a dropout writes in training only
                 self.ops[head].written = True
+        else:
+            self.apart.update({id(each): each for each in made})
         self.ran[name] += 1
         return out
 

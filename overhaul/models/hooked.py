@@ -43,7 +43,9 @@ class Hooked(Backbone):
         self.found: list[Feature] | None = None
         self.hooks: list = []
         self.on, self.picked, self.counts, self.taps = False, {}, {}, {}
-        self.register_load_state_dict_pre_hook(add_prefix)
+        self.prefix = ""  # of this module, in the state that is being loaded
+        self.register_load_state_dict_pre_hook(lead_inwards)
+        self.register_load_state_dict_post_hook(name_plainly)
 
     @property
     def features(self) -> list[Feature]:
@@ -156,7 +158,15 @@ class Hooked(Backbone):
         return self.net.load_state_dict(*args, **kwargs)
 
 
-def add_prefix(module: nn.Module, state: dict, prefix: str, *_) -> None:
-    """Where the state of a module around it is loaded: lead the plain names to the network."""
+def lead_inwards(module: Hooked, state: dict, prefix: str, *_) -> None:
+    """Where the state of a module around it is loaded: the plain names are those of the network inside."""
+    module.prefix = prefix
     mine = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
     state.update({f"{prefix}net.{name.removeprefix(prefix)}": value for name, value in mine.items()})
+
+
+def name_plainly(module: Hooked, keys) -> None:
+    """The same backwards, for the names that did not fit."""
+    for names in (keys.missing_keys, keys.unexpected_keys):
+        inside = f"{module.prefix}net."
+        names[:] = [module.prefix + name.removeprefix(inside) if name.startswith(inside) else name for name in names]

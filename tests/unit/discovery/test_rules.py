@@ -114,6 +114,16 @@ def test_a_name_is_what_the_module_gives_before_its_activation_or_that_very_tens
         assert torch.equal(map, seen[wanted])
 
 
+def test_a_function_that_cannot_be_seen_counts_as_the_activation_behind_a_norm():
+    class Extension(Plain):
+        def activate(self, x: torch.Tensor) -> torch.Tensor:
+            with torch._C.DisableTorchFunction():
+                return x * torch.sigmoid(2 * x)
+
+    found = find(Extension(), 32)
+    assert [(each.name, each.activation) for each in found] == [(f"stage{n}.1:out", "unseen") for n in (1, 2, 3)]
+
+
 def test_calls_are_counted_from_0():
     for name, channels in (("act#0", 8), ("act#2", 24), ("act", 24), ("act#1:in", 16), ("act#1:out", 16)):
         (found,) = named(Shared(), 32, (name,))
