@@ -11,13 +11,11 @@ LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave
 LIBRARY = re.compile(r"(timm|torchvision):([^@]*)(@.*)?")  # a network of a library, and which of its trained weights
 FUNCTION = re.compile(r"(.+\.py):(\w+)")  # a function in a file of the user's
 KINDS = {"int": (int, "a whole number"), "bool": (bool, "true or false")}  # of our families' arguments
-REFUSED = (  # arguments that fetch or open files, or make another thing than a classifier of colour images
-    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_backbone", "pretrained_strict"),
-    *("pretrained_filter_fn", "pretrained_custom_load", "weights", "weights_backbone", "checkpoint_path", "cache_dir"),
-    *("scriptable", "exportable", "no_jit", "features_only", "feature_cfg", "feature_cls", "out_indices", "model_cfg"),
-    *("kwargs_filter", "quantize", "device", "dtype", "in_chans"),
+REFUSED = re.compile(  # arguments that fetch or open files, or make another thing than a classifier of colour images
+    "(pretrained|checkpoint|weights|feature|cache|kwargs_filter|model_|progress|url|file|hf_).*"
+    "|scriptable|exportable|no_jit|out_indices|variant|quantize|device|dtype"
 )
-LARGEST_NUMBER, LONGEST_TEXT, LONGEST_LIST = 10_000, 100, 32  # of an argument; a list's numbers add up to the first
+LARGEST_NUMBER, LONGEST_TEXT, LONGEST_LIST = 10_000, 100, 64  # of an argument; a list's numbers add up to the first
 
 
 def is_foreign(family: str | None) -> bool:
@@ -156,8 +154,9 @@ def check_names(flag: str, net: Net) -> None:
 
     Where there are weights they may say the arguments.
     """
-    if is_foreign(net.family):
+    if LIBRARY.fullmatch(net.family):
         check_arguments(f"{flag}.kwargs", net.kwargs)
+    if is_foreign(net.family):
         return
     known = catalogue.families()
     if net.family not in known:
@@ -179,7 +178,7 @@ def check_names(flag: str, net: Net) -> None:
 def check_arguments(what: str, kwargs: dict) -> None:
     """UserError for arguments of a network that is not ours which are no plain values of bounded size, or REFUSED."""
     for name, value in kwargs.items():
-        if name in REFUSED:
+        if REFUSED.fullmatch(name) or name == "in_chans":
             raise UserError(
                 f"{what}.{name} is no argument of a fresh network: leave it out (trained weights are named apart)"
             )
@@ -195,9 +194,10 @@ def check_arguments(what: str, kwargs: dict) -> None:
 def is_plain(value: object, most: float = LARGEST_NUMBER) -> bool:
     """Whether a value is a bool, a bounded number, a short text, or a short list of these."""
     if isinstance(value, (list, tuple)):
-        alone = not any(isinstance(each, (list, tuple)) for each in value)
-        plain = alone and len(value) <= LONGEST_LIST and all(map(is_plain, value))
-        return plain and sum(abs(each) for each in value if isinstance(each, (int, float))) <= most
+        flat = [each for inner in value for each in (inner if isinstance(inner, (list, tuple)) else [inner])]
+        alone = len(flat) <= LONGEST_LIST and not any(isinstance(each, (list, tuple)) for each in flat)
+        plain = alone and all(map(is_plain, flat))
+        return plain and sum(abs(each) for each in flat if isinstance(each, (int, float))) <= most
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT and value.isprintable()
     return value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and abs(value) <= most)

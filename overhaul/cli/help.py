@@ -39,7 +39,8 @@ METAVARS = {
 
 def of_command(function: Callable, command: str, words: str, examples: tuple[str, ...], as_json: bool) -> str:
     """The help of a command that is a function of the API."""
-    kinds, helps = flags_of(function) | ({"json": bool} if as_json else {}), OWN | helps_of(function)
+    kinds = flags_of(function) | ({"json": bool} if as_json else {})
+    helps = helps_of_nets() | OWN | helps_of(function)
     parameters = inspect.signature(function).parameters
     alone = [(placed(each), helps[name]) for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
     defaults = {name: parameters[name].default if name in parameters else False for name in kinds}
@@ -53,14 +54,17 @@ def of_command(function: Callable, command: str, words: str, examples: tuple[str
 def of_training(argv: list[str], words: str, examples: tuple[str, ...]) -> str:
     """The help of `overhaul train`, with the values of the setup that is named."""
     kinds, setup = training_flags().kinds, setup_in(argv)
-    nets = {f"{role}.{name}": text for role in ROLES for name, text in helps_of(Net).items()}
-    helps = helps_of(api.train) | nets | OWN
+    helps = helps_of(api.train) | helps_of_nets() | OWN
     values, titles = values_of(setup), {}
     for name in kinds:
         titles.setdefault(title_of(name), []).append(row(name, kinds[name], helps, values.get(name)))
     whose = f"defaults are those of {setup}" if setup else "`--setup NAME --help` shows that setup's values"
     words = f"{words}. Flags change the setup; {whose}; `overhaul models` lists the networks"
     return page("usage: overhaul train [--setup NAME] [--FLAG VALUE ...]", words, examples, titles)
+
+
+def helps_of_nets() -> dict[str, str]:
+    return {f"{role}.{name}": text for role in ROLES for name, text in helps_of(Net).items()}
 
 
 def title_of(name: str) -> str:

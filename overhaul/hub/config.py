@@ -10,6 +10,7 @@ from pathlib import Path
 
 from overhaul import models
 from overhaul.hub.entries import FILE, TORCHVISION, file_net, library_entries, library_of, net_entries
+from overhaul.models import libraries
 from overhaul.models.limits import plain_arguments
 from overhaul.recipe import Net, Preprocessing, Setup, is_mean, is_std
 from overhaul.setups import SETUPS
@@ -152,10 +153,14 @@ def preprocessing_of(config: dict, source: str, row: Setup | None) -> Preprocess
 def normalised(config: dict, net: Net, source: str, named: Net, row: Setup | None) -> dict:
     """A config.json, or that of a bare file of the net, with the mean and std named; UserError where it has others.
 
-    Images have the row's size, else that of the first setup with a net of the family.
+    Images have the row's size, else that of the first setup with a net of the family. A bare file of one of timm's
+    networks has what timm says of that network.
     """
-    if named.mean is None:
+    if named.mean is None and config:
         return config
+    if named.mean is None:
+        usual = libraries.images_of(net.family)
+        return {**net_entries(net), "pretrained_cfg": images_entry(usual)} if usual else config
     wanted = tuple(named.mean), tuple(named.std)
     if own := preprocessing(config, source):
         if wanted != (own.mean, own.std):

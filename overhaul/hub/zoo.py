@@ -9,9 +9,9 @@ from overhaul import models
 from overhaul.hub.config import images_entry
 from overhaul.hub.entries import net_entries
 from overhaul.hub.renaming import converted
-from overhaul.models.libraries import from_torchvision
+from overhaul.models import libraries
 from overhaul.recipe import LIBRARY, Net, Preprocessing
-from overhaul.system.messages import UserError, nearest
+from overhaul.system.messages import UserError
 
 
 def is_entry(source: str) -> bool:
@@ -19,27 +19,9 @@ def is_entry(source: str) -> bool:
     return bool(match and match[1] == "torchvision")
 
 
-def entry_of(source: str):
-    """The entry of torchvision's enumeration; UserError, with those that there are, for an unknown one."""
-    import torchvision
-
-    _, name, entry = LIBRARY.fullmatch(source).groups()
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        from_torchvision(name, {})  # which says what there is
-    entries = torchvision.models.get_model_weights(name).__members__
-    if not entry:
-        raise UserError(f"{source} names no trained weights; say {source}@ENTRY, one of {', '.join(entries)}")
-    wanted = entry.removeprefix("@")
-    if wanted not in entries:
-        raise UserError(
-            f"torchvision has no weights {wanted} for {name}{nearest(wanted, entries)}; it has {', '.join(entries)}"
-        )
-    return entries[wanted]
-
-
 def resolved(source: str) -> str:
     """The source by the entry's own name, which DEFAULT is not."""
-    return f"{source.partition('@')[0]}@{entry_of(source).name}"
+    return f"{source.partition('@')[0]}@{libraries.entry(source).name}"
 
 
 def download(entry, what: str) -> tuple[dict[str, Tensor], Path]:
@@ -55,7 +37,7 @@ def download(entry, what: str) -> tuple[dict[str, Tensor], Path]:
 
 def fetch(source: str, named: Net | None) -> tuple[Net, dict[str, Tensor], dict, Path]:
     """The net of a source, its weights, a config.json for them, and their file."""
-    entry, family = entry_of(source), source.partition("@")[0]
+    entry, family = libraries.entry(source), source.partition("@")[0]
     state, file = download(entry, source)
     kwargs = as_trained(family, entry) | (named.kwargs if named and named.family == family else {})
     names = entry.meta.get("categories")

@@ -28,27 +28,27 @@ def margin_of(feature: Feature, norm: str) -> dict:
     return {"norms": (norm,), "closed": True, "behind": "direct" if feature.behind == "direct" else "sum"}
 
 
-def unreached(network: Backbone, image_size: int) -> list[str]:
+def unreached(network: Backbone, image_size: int, with_features: bool = True) -> list[str]:
     """The parameters on which neither the logits nor the features depend in training mode, such as auxiliary heads'.
 
-    By the plain network's names. A pass that skips layers at random is repeated.
+    By the plain network's names. with_features: whether there are any. A pass that skips layers at random is repeated.
     """
 
     def ignored(twin: nn.Module, images: Tensor) -> list[str]:
-        left = without_gradient(twin.train(), images)
-        doubtful = left - without_gradient(twin.eval(), images) if left else set()
+        left = without_gradient(twin.train(), images, with_features)
+        doubtful = left - without_gradient(twin.eval(), images, with_features) if left else set()
         for _ in range(PASSES if doubtful else 0):
-            left &= without_gradient(twin.train(), images)
+            left &= without_gradient(twin.train(), images, with_features)
         return [name for name, _ in twin.bare.named_parameters() if name in left]
 
-    if isinstance(network, Hooked):
+    if isinstance(network, Hooked) and with_features:
         _ = network.features  # which are found once, before the copies
     return on_a_copy(network, image_size, ignored)
 
 
-def without_gradient(twin: Backbone, images: Tensor) -> set[str]:
+def without_gradient(twin: Backbone, images: Tensor, with_features: bool) -> set[str]:
     twin.zero_grad(set_to_none=True)
-    logits, features = twin.forward_stages(images)
+    logits, features = twin.forward_stages(images) if with_features else (twin(images), ())
     total = sum(each.float().sum() for each in (logits, *features) if each.requires_grad)
     if isinstance(total, Tensor):
         total.backward()

@@ -46,6 +46,8 @@ class Hooked(Backbone):
         self.prefix = ""  # of this module, in the state that is being loaded
         self.register_load_state_dict_pre_hook(lead_inwards)
         self.register_load_state_dict_post_hook(name_plainly)
+        if type(net)._version != nn.Module._version:
+            net._load_from_state_dict = partial(load_own_version, net)
 
     @property
     def features(self) -> list[Feature]:
@@ -156,6 +158,11 @@ class Hooked(Backbone):
 
     def load_state_dict(self, *args, **kwargs):
         return self.net.load_state_dict(*args, **kwargs)
+
+
+def load_own_version(net: nn.Module, state: dict, prefix: str, metadata: dict, *more) -> None:
+    """MNASNet asks a state for its version, which a safetensors file has no place for."""
+    type(net)._load_from_state_dict(net, state, prefix, {"version": net._version, **metadata}, *more)
 
 
 def lead_inwards(module: Hooked, state: dict, prefix: str, *_) -> None:

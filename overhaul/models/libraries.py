@@ -14,7 +14,7 @@ from overhaul.discovery import meta_twin
 from overhaul.models import user_files
 from overhaul.nets import FUNCTION, LIBRARY, check_arguments
 from overhaul.recipe import Preprocessing
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, nearest
 
 CLASSES = "num_classes"
 ASKING = ("googlenet", "inception_v3")  # networks that warn unless init_weights is named
@@ -23,9 +23,9 @@ UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 
 def make(family: str, kwargs: dict) -> nn.Module:
     """The plain network; UserError for one that there is not, or that cannot be made with these arguments."""
-    check_arguments(f"{family}: kwargs", kwargs)
     if match := FUNCTION.fullmatch(family):
         return from_file(Path(match[1]), match[2], kwargs)
+    check_arguments(f"{family}: kwargs", kwargs)
     library, name, _ = LIBRARY.fullmatch(family).groups()
     return (from_timm if library == "timm" else from_torchvision)(name, kwargs)
 
@@ -67,11 +67,17 @@ def torchvision_with(name: str):
 
 
 def entry(source: str):
-    """torchvision's trained weights that torchvision:NAME@ENTRY names, an entry of the enum of that network."""
+    """torchvision's trained weights that torchvision:NAME@ENTRY names, an entry of the enum of that network.
+
+    UserError, with those that there are, for an unknown one.
+    """
     _, name, which = LIBRARY.fullmatch(source).groups()
-    entries = torchvision_with(name).get_model_weights(name)
-    if which[1:] not in entries.__members__:
-        raise UserError(f"torchvision:{name} has no weights {which[1:]}; it has {', '.join(entries.__members__)}")
+    entries = torchvision_with(name).get_model_weights(name).__members__
+    there = ", ".join(entries) or "none"
+    if not which:
+        raise UserError(f"{source} has fresh weights; for trained ones say {source}@ENTRY, one of {there}")
+    if which[1:] not in entries:
+        raise UserError(f"torchvision:{name} has no weights {which[1:]}{nearest(which[1:], entries)}; it has {there}")
     return entries[which[1:]]
 
 

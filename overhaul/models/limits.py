@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from overhaul.nets import REFUSED
 from overhaul.system.messages import UserError, printable
 
-REFUSED = re.compile(  # arguments with which a library reads files, downloads, or makes no classifier
-    "(pretrained|checkpoint|weights|feature|cache|kwargs_filter|model_|progress|url|file|hf_).*"
-    "|scriptable|exportable|no_jit|out_indices|variant"
-)
 TEXT = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 NAME = re.compile(r"[a-z]\w{0,63}", re.ASCII)
 LARGEST_NUMBER = 100_000

@@ -110,16 +110,11 @@ def assemble(
     classes, notes = loaders[0].images.classes, []
     named = is_named(setup.data, run.data_path, *(loader.images for loader in loaders))
     setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)), named)
-    teacher, test, shift = None, None, None
-    if teacher_weights:
-        teacher = networks.make_teacher(teacher_weights, setup, notes)
-        test = pretrained.teacher_test(teacher_weights, setup, classes, accelerator.device, notes)
-        networks.check_needs(method, setup, test is not None)
-        shift = pretrained.shift(teacher_weights, setup)
-        notes += filter(None, [networks.weight_note(setup)])
+    teacher, test, shift = make_teacher(teacher_weights, setup, method, classes, accelerator, notes)
     set_seed(run.seed)
-    student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn)
-    positions = compared(student, teacher, networks.sizes(setup)) if method.needs == "features" else None
+    by_features = method.needs == "features"
+    student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn, by_features)
+    positions = compared(student, teacher, networks.sizes(setup)) if by_features else None
     model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
     return Components(
         setup=setup,
@@ -139,6 +134,19 @@ def assemble(
         normalize=Normalize(setup.mean, setup.std, accelerator.device),
         classes=classes,
     )
+
+
+def make_teacher(
+    weights: hub.Weights | None, setup: Setup, method: type, classes: tuple[str, ...], accelerator, notes: list[str]
+) -> tuple:
+    """The teacher, how it is measured, and how its images differ from the student's; None each without one."""
+    if not weights:
+        return None, None, None
+    teacher = networks.make_teacher(weights, setup, notes)
+    test = pretrained.teacher_test(weights, setup, classes, accelerator.device, notes)
+    networks.check_needs(method, setup, test is not None)
+    notes += filter(None, [networks.weight_note(setup)])
+    return teacher, test, pretrained.shift(weights, setup)
 
 
 def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:

@@ -42,15 +42,20 @@ def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbo
 
 
 def make_student(
-    setup: Setup, weights: hub.Weights | None, classes: Sequence[str], notes: list[str], sync_bn: bool
+    setup: Setup,
+    weights: hub.Weights | None,
+    classes: Sequence[str],
+    notes: list[str],
+    sync_bn: bool,
+    by_features: bool,
 ) -> Backbone:
-    """The student with fresh weights, or those that it starts from."""
+    """The student with fresh weights, or those that it starts from. by_features: whether they are compared."""
     student = models.create(setup.student, setup.image_size)
     check_logits(student, setup, len(classes))
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
-    freeze_unreached(student, setup, notes)
+    freeze_unreached(student, setup, by_features, notes)
     return student
 
 
@@ -75,9 +80,9 @@ def check_logits(student: Backbone, setup: Setup, classes: int) -> None:
         )
 
 
-def freeze_unreached(student: Backbone, setup: Setup, notes: list[str]) -> None:
+def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:
     """Let parameters on which nothing depends, as auxiliary heads', learn nothing: processes would wait for them."""
-    if isinstance(student, Hooked) and (names := models.unreached(student, setup.image_size)):
+    if isinstance(student, Hooked) and (names := models.unreached(student, setup.image_size, by_features)):
         parameters = dict(student.bare.named_parameters())
         for name in names:
             parameters[name].requires_grad_(False)

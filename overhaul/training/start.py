@@ -36,7 +36,7 @@ class Start(Components):
     def fresh_state(self) -> State:
         """Of a run that begins."""
         nets = {"teacher": self.setup.teacher, "student": self.setup.student}
-        networks = {"teacher": self.teacher, "student": self.student}
+        networks = {"teacher": self.teacher, "student": self.student} if self.positions else {}
         return State(
             epochs=self.setup.epochs,
             data=self.train_loader.images.fingerprint,

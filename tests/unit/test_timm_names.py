@@ -10,7 +10,7 @@ import torch
 from timm.models import FeatureInfo, create_feature_extractor, get_graph_node_names
 
 from overhaul import models, timm_models
-from overhaul.setups import PARAMETERS
+from overhaul.listing import PARAMETERS
 
 LIGHT = ("overhaul_wrn_10_1", "overhaul_wrn_16_2")
 SMALL = {

@@ -202,7 +202,7 @@ def plain_pair():
 def test_two_plain_modules(plain_pair):
     student, teacher, images = copy.deepcopy(plain_pair)
     names, before = set(student.state_dict()), {name: value.clone() for name, value in teacher.state_dict().items()}
-    model = overhaul.distill.distill(student, teacher, image_size=(64, 96))
+    model = overhaul.distill.distill(student, teacher, image_size=64)
     assert model.student is student and set(student.state_dict()) == names
     theirs = {id(tensor) for tensor in (*teacher.parameters(), *teacher.buffers())}
     assert not theirs & {id(tensor) for tensor in (*model.parameters(), *model.buffers(), *model.state_dict().values())}
@@ -222,7 +222,7 @@ def test_two_plain_modules(plain_pair):
 def test_a_distilled_module_is_moved_copied_pickled_and_saved(plain_pair):
     student, teacher, images = copy.deepcopy(plain_pair)
     batches = [(images, torch.zeros(4)), (images + 1, None)]
-    model = distill.distill(student, teacher, (64, 96), images=batches, student_positions=["features.3", "features.8"],
+    model = distill.distill(student, teacher, 64, images=batches, student_positions=["features.3", "features.8"],
                             teacher_positions=["stages.1", "stages.3"])  # fmt: skip
     margins = [model.get_buffer(f"margin{n}").clone() for n in range(2)]
     assert [len(each) for each in margins] == [12, 20] and model.eval().is_measured
@@ -237,7 +237,7 @@ def test_a_distilled_module_is_moved_copied_pickled_and_saved(plain_pair):
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    again = distill.distill(*copy.deepcopy(plain_pair[:2]), (64, 96), student_positions=["features.3", "features.8"],
+    again = distill.distill(*copy.deepcopy(plain_pair[:2]), 64, student_positions=["features.3", "features.8"],
                             teacher_positions=["stages.1", "stages.3"])  # fmt: skip
     again.load_state_dict(torch.load(file))
     torch.testing.assert_close(again.eval()(images)[1], found)

@@ -8,7 +8,7 @@ from support.hub_client import Client
 from support.hub_server import TOKEN, Fault, LocalHub
 from support.runs import same_weights
 
-from overhaul.hub import weights
+from overhaul.hub import load, save
 from overhaul.setups import SETUPS
 
 
@@ -16,7 +16,7 @@ from overhaul.setups import SETUPS
 def root(tmp_path_factory, network):
     """Repositories: a student (me/digits), a gated one, one with pickled weights, an empty one."""
     root = tmp_path_factory.mktemp("repositories")
-    weights.save(root / "me" / "digits", network, SETUPS["digits"], list("0123456789"))
+    save(root / "me" / "digits", network, SETUPS["digits"], list("0123456789"))
     for name in ("gated", "pickled", "empty"):
         (root / "me" / name).mkdir()
     (root / "me" / "gated" / "config.json").write_text("{}")
@@ -93,10 +93,10 @@ def test_a_hub_that_asks_to_wait_and_one_that_breaks_off(hub, pull, tmp_path, ne
         assert not list(home.rglob("snapshots/*/model.safetensors")), "a part of a file never counts as the file"
         hub.faults = []
         (answer,) = client(pull("me/digits"))
-        assert answer.status == 0 and same_weights(weights.load(str(pull.out)), network)
+        assert answer.status == 0 and same_weights(load(str(pull.out)), network)
     hub.faults = [Fault("GET .*/model.safetensors", cut=1000, times=2)]
     (answer,) = Client(hub, tmp_path / "resumed")(pull("me/digits"))
-    assert answer.status == 0 and same_weights(weights.load(str(pull.out)), network)
+    assert answer.status == 0 and same_weights(load(str(pull.out)), network)
 
 
 def test_without_a_network_the_cache_is_used(hub, pull, tmp_path):
@@ -167,14 +167,20 @@ SMALL = {"architecture": "overhaul_wide_resnet", "num_classes": 10, "model_args"
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (json.dumps({**SMALL, "model_args": {"depth": 10**9, "width": 1}}), "depth must be at most"),
-        (json.dumps({**SMALL, "model_args": {"depth": 10, "width": 10**6}}), "width must be at most"),
-        (json.dumps({**SMALL, "num_classes": 10**12}), "num_classes must be at most"),
-        (json.dumps({**SMALL, "model_args": {"depth": "10; import os", "width": 1}}), "must be a whole number"),
-        (json.dumps({**SMALL, "model_args": {"depth": 10, "width": 1, "__class__": 3}}), "takes depth, width"),
+        (
+            json.dumps({**SMALL, "model_args": {"depth": 10**9, "width": 1}}),
+            "depth='1000000000', which is no plain value",
+        ),
+        (json.dumps({**SMALL, "model_args": {"depth": 10, "width": 10**6}}), "no plain value of bounded size"),
+        (json.dumps({**SMALL, "num_classes": 10**12}), "needs num_classes, a number"),
+        (json.dumps({**SMALL, "model_args": {"depth": "10; import os", "width": 1}}), "no plain value of bounded size"),
+        (json.dumps({**SMALL, "model_args": {"depth": 10, "width": 1, "__class__": 3}}), "which is no argument's name"),
         (json.dumps({**SMALL, "architecture": {"a": 1}}), "none of ours"),
         (json.dumps({**SMALL, "architecture": "../../models/resnet"}), "none of ours"),
-        (json.dumps({**SMALL, "architecture": "resnet50", "model_args": {"block_fn": "evil"}}), "is another net"),
+        (
+            json.dumps({**SMALL, "architecture": "resnet50", "model_args": {"block_fn": "evil"}}),
+            "takes no argument block_fn",
+        ),
         ("[" * 100_000, "is not JSON"),
         ('{"num_classes": ' + "9" * 5000 + "}", "is not JSON"),
         (" " * (17 * 2**20) + "{}", "larger than 16 MiB"),
@@ -201,4 +207,4 @@ def test_what_a_repository_may_not_ask_for(tmp_path, overhaul, monkeypatch, conf
     started = time.monotonic()
     result = overhaul("pull", "me/absurd", "--out", tmp_path / "out")
     assert result.status == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
-    assert fetched == ["config.json"] and time.monotonic() - started < 5 and not (tmp_path / "out").exists()
+    assert {*fetched} == {"config.json"} and time.monotonic() - started < 5 and not (tmp_path / "out").exists()
