@@ -79,7 +79,6 @@ def test_a_file_that_says_nothing_of_its_images_needs_a_setup(tmp_path, image, n
     [
         ({"interpolation": "nearest"}, "interpolation"),
         ({"interpolation": []}, "interpolation"),
-        ({"crop_mode": "fisheye"}, "crop_mode"),
         ({"input_size": [3, 10**9, 10**9]}, "pretrained_cfg whose input_size"),
         ({"crop_pct": 1e-9}, "pretrained_cfg whose input_size"),
         ({"mean": [float("nan")] * 3}, "pretrained_cfg whose input_size"),
