@@ -14,19 +14,19 @@ from overhaul.discovery.trace import Trace, tensors_in
 from overhaul.system.messages import UserError, innermost
 
 
-def dry_run(network: nn.Module, image_size: int, run: Callable = nn.Module.__call__) -> Trace:
+def dry_run(network: nn.Module, image_size: int, staged: bool = False) -> Trace:
     """The trace of a pass in eval mode over images of image_size x image_size; the network stays as it is.
 
-    run(copy, images) gives what the network gives, or Stages. UserError for whatever the network's code raises.
+    staged: of forward_stages, which gives the features too. UserError for whatever the network's code raises.
     """
 
     def traced(twin: nn.Module, images: Tensor) -> Trace:
         trace = Trace(twin.eval(), images)
         with trace:
-            if run is not nn.Module.__call__:
+            if staged:
                 trace.enter("", (images,), {})
-            out = run(twin, images)
-        trace.outputs, trace.features = trace.known(logits_of(out)), trace.known(getattr(out, "features", []))
+            out = twin.forward_stages(images) if staged else twin(images)
+        trace.outputs, trace.features = trace.known(logits_of(out)), trace.known(out.features) if staged else []
         if not trace.outputs:
             raise UserError(
                 f"the logits of {type(network).__name__} do not depend on the images, as far as can be seen"

@@ -147,5 +147,5 @@ def named_one(graph: Graph, name: str) -> Feature:
 
 def described(network: nn.Module, image_size: int) -> list[Feature]:
     """The maps that the forward_stages of a network gives itself."""
-    graph = Graph(dry_run(network, image_size, lambda twin, images: twin.forward_stages(images)))
+    graph = Graph(dry_run(network, image_size, staged=True))
     return [feature(graph, [i], graph.follows(i), "its own") for i in graph.trace.features]

@@ -20,12 +20,15 @@ def stages(network: Backbone, image_size: int) -> list[Feature]:
         return network.features
     names = {module: name for name, module in network.named_modules()}
     found = described(network, image_size)
-    return [replace(each, **margin_of(each, names[norm])) for each, norm in zip(found, network.norms, strict=True)]
+    return [as_told(each, norm, names) for each, norm in zip(found, network.norms, strict=True)]
 
 
-def margin_of(feature: Feature, norm: str) -> dict:
-    """The fields of a Feature whose family names the norm itself."""
-    return {"norms": (norm,), "closed": True, "behind": "direct" if feature.behind == "direct" else "sum"}
+def as_told(feature: Feature, norm: nn.Module | list[nn.Module] | None, names: dict[nn.Module, str]) -> Feature:
+    """A feature with the margin that its network tells by Backbone.norms."""
+    if norm is None:
+        return replace(feature, closed=False)
+    norms = tuple(names[each] for each in (norm if isinstance(norm, list) else [norm]))
+    return replace(feature, norms=norms, closed=True, behind="direct" if feature.behind == "direct" else "sum")
 
 
 def unreached(network: Backbone, image_size: int, with_features: bool = True) -> list[str]:
