@@ -130,7 +130,10 @@ def register(name: str, network: Callable[..., nn.Module], features: int | None 
         if features is None and kwargs.get("feature_cls", "getter") != "getter":
             raise UserError(f"{name} gives its features by feature_cls='getter' alone, not {kwargs['feature_cls']!r}")
         kwargs["feature_cfg"] = {"feature_cls": "getter", "out_indices": features, **kwargs.get("feature_cfg", {})}
-        return build_model_with_cfg(network, name, pretrained, **{**usual, **kwargs})
+        made = build_model_with_cfg(network, name, pretrained, **{**usual, **kwargs})
+        if not kwargs.get("pretrained_cfg"):
+            made.pretrained_cfg.update(getattr(made, "unlike_default", {}))
+        return made
 
     create.__name__ = name
     register_model(create)

@@ -32,9 +32,13 @@ DEFAULT_CFG = {  # of that
 
 
 class Theirs(Classifier):
-    """Put before a class of torchvision's. The maps before their pooling are those of networks with avgpool and fc."""
+    """Put before a class of torchvision's. The maps before their pooling are those of networks with avgpool and fc.
+
+    unlike_default: entries of the network's pretrained_cfg that are not as in DEFAULT_CFG.
+    """
 
     family = "torchvision"
+    unlike_default: dict
 
     def take(self, last: nn.Module, num_classes: int, global_pool: str) -> None:
         if not global_pool:
@@ -127,4 +131,7 @@ def make(
     network.__class__ = class_of(type(network))
     network.__dict__["hooked"] = models.Hooked(network, 224)  # beside the modules, of which it is none
     network.settle(Net(family=f"torchvision:{name}", kwargs=kwargs), num_classes, global_pool, drop_rate)
+    first = next((each for each, module in network.named_modules() if isinstance(module, nn.Conv2d)), None)
+    told = {"classifier": network.classifier_name, "first_conv": first, "pool_size": None}
+    network.unlike_default = {} if name == USUAL else told
     return network.to(dtype=dtype)

@@ -1,7 +1,7 @@
 """What a config.json says of a network, in timm's layout: which one it is, and what timm knows of it."""
 
 import hashlib
-from dataclasses import replace
+import json
 from functools import cache
 from pathlib import Path
 
@@ -115,9 +115,10 @@ def file_notes(config: dict, net: Net) -> tuple[str, ...]:
     return () if told in (None, now) else (f"{net.family} is not the code that the weights were saved with",)
 
 
-def own_entries(net: Net, size: int) -> dict:
+@cache
+def own_entries(family: str, kwargs: str, size: int) -> dict:
     """Of a network of our families: the name of its first convolution, and the size of its last map."""
-    network = models.outline(replace(net, positions=None))
+    network = models.outline(Net(family=family, kwargs=json.loads(kwargs)))
     convolutions = (name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     last = network.forward_stages(torch.empty(2, 3, size, size, device="meta")).features[-1]
     return {"first_conv": next(convolutions, None), "pool_size": list(last.shape[2:])}
@@ -130,7 +131,8 @@ def library_entries(net: Net, size: int) -> tuple[dict, dict]:
     """
     library = library_of(net.family)
     if library != "timm":
-        return {}, {"classifier": models.classifier(net), **({} if library else own_entries(net, size))}
+        own = {} if library else own_entries(net.family, json.dumps(net.kwargs), size)
+        return {}, {"classifier": models.classifier(net), **own}
     network = models.outline(net).bare
     cfg = dict(network.pretrained_cfg)
     told = {"classifier": cfg.get("classifier") or models.classifier(net), "first_conv": cfg.get("first_conv")}
