@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from overhaul import models
-from overhaul.hub.entries import FILE, TORCHVISION, file_net, library_entries, library_of, net_entries
+from overhaul.hub.entries import FILE, NAMED, TORCHVISION, file_net, library_entries, library_of, net_entries
 from overhaul.models import libraries
 from overhaul.models.limits import plain_arguments
 from overhaul.recipe import Net, Preprocessing, Setup, is_mean, is_std
@@ -61,6 +61,9 @@ def net_of(config: dict, named: Net | None = None) -> Net:
         family, arguments = "resnet", {"depth": int(depth[1])}
     elif name.removeprefix("overhaul_") in models.FAMILIES:
         family = name.removeprefix("overhaul_")
+    elif name in NAMED:
+        own = NAMED[name].student
+        family, arguments = own.family, {**own.kwargs, **arguments}
     elif match and not name.startswith("overhaul_"):
         family, arguments = f"timm:{name}", {key: said[key] for key in said if key not in ("num_classes", "in_chans")}
     else:

@@ -1,16 +1,41 @@
 """What a config.json says of a network, in timm's layout: which one it is, and what timm knows of it."""
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from overhaul import models
 from overhaul.models.limits import plain_arguments
-from overhaul.recipe import FUNCTION, LIBRARY, Net
+from overhaul.recipe import FUNCTION, LIBRARY, Net, Setup
+from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError, printable
 
 TORCHVISION, FILE = "overhaul_torchvision", "overhaul_file"  # the architectures of networks that timm lacks
 CLASSES = "num_classes"
+NAMES = {  # of our families' networks in timm's registry, see timm_models
+    "wide_resnet": "wrn_{depth}_{width}",
+    "cifar_resnet": "resnet{depth}_cifar",
+    "pyramidnet": "pyramidnet_{depth}",
+    "mobilenet": "mobilenet",
+}
+
+
+def named() -> dict[str, Setup]:
+    """The first setup with each network of those families, by the network's name, and by its family's."""
+    found = {}
+    for row in SETUPS.values():
+        net = row.student
+        if net.family in NAMES:
+            for name in (net.family, NAMES[net.family].format(**net.kwargs)):
+                found.setdefault(f"overhaul_{name}", row)
+    return found
+
+
+NAMED = named()
 
 
 def library_of(family: str) -> str:
@@ -90,16 +115,27 @@ def file_notes(config: dict, net: Net) -> tuple[str, ...]:
     return () if told in (None, now) else (f"{net.family} is not the code that the weights were saved with",)
 
 
+@cache
+def own_entries(family: str, kwargs: str, size: int) -> dict:
+    """Of a network of our families: the name of its first convolution, and the size of its last map."""
+    network = models.outline(Net(family=family, kwargs=json.loads(kwargs)))
+    convolutions = (name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    last = network.forward_stages(torch.empty(2, 3, size, size, device="meta")).features[-1]
+    return {"first_conv": next(convolutions, None), "pool_size": list(last.shape[2:])}
+
+
 def library_entries(net: Net, size: int) -> tuple[dict, dict]:
     """What timm writes of a network into a config.json, and into its pretrained_cfg.
 
-    size: of its images, in pixels. Of a network that timm lacks: the last layer, and those of auxiliary heads after it.
+    size: of its images, in pixels. Of a network of torchvision or of a file: the last layer, and those of auxiliary
+    heads after it.
     """
-    if net.family == "resnet":
-        return {}, {"classifier": "fc", "first_conv": "conv1"}
-    if library_of(net.family) != "timm":
+    library = library_of(net.family)
+    if library != "timm":
         last, layers = models.classifier(net), models.class_layers(net)
-        return {}, {"classifier": [last, *(name for name in layers if name != last)] if len(layers) > 1 else last}
+        heads = [last, *(name for name in layers if name != last)]
+        own = {} if library else own_entries(net.family, json.dumps(net.kwargs), size)
+        return {}, {"classifier": heads if len(heads) > 1 else last, **own}
     network = models.outline(net).bare
     cfg = dict(network.pretrained_cfg)
     told = {"classifier": cfg.get("classifier") or models.classifier(net), "first_conv": cfg.get("first_conv")}

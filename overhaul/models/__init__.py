@@ -29,6 +29,7 @@ LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000} 
 __all__ = [
     "FAMILIES",
     "Backbone",
+    "Hooked",
     "Stages",
     "check",
     "class_layers",

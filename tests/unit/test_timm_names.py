@@ -3,15 +3,18 @@
 import copy
 import fnmatch
 import math
+from functools import partial
 
 import pytest
 import timm
 import torch
-from timm.models import FeatureInfo, create_feature_extractor, get_graph_node_names
+from timm.models import FeatureInfo, create_feature_extractor, get_graph_node_names, save_for_hf
 
-from overhaul import models, timm_models
+from overhaul import hub, models, timm_models
+from overhaul.hub.config import student_config
 from overhaul.listing import PARAMETERS
 
+TOLD = ("classifier", "first_conv", "pool_size")
 LIGHT = ("overhaul_wrn_10_1", "overhaul_wrn_16_2")
 SMALL = {
     "overhaul_wide_resnet": {"depth": 10, "width": 1},
@@ -21,7 +24,7 @@ SMALL = {
 }
 NETS = {
     **{f"{name} {kwargs}": (name, kwargs) for name, kwargs in SMALL.items()},
-    **{name: (name, {}) for name in LIGHT},
+    **{name: (name, {}) for name in (*LIGHT, "overhaul_torchvision")},
 }
 HEAVY = {name: (name, {}) for name in timm_models.NAMED if name not in LIGHT}
 EVERY = [*NETS, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
@@ -52,6 +55,47 @@ def test_the_networks_of_the_settings_have_names():
     for name in timm_models.NAMED:
         network = timm.create_model(name, device="meta", dtype=torch.float32)
         assert models.parameters(network) == PARAMETERS[str(timm_models.NAMED[name].student)]
+
+
+def test_a_folder_tells_of_our_networks_what_timm_does():
+    for name in (*LIGHT, "overhaul_cifar_resnet", "overhaul_mobilenet"):
+        row = timm_models.NAMED[name]
+        told = student_config(row, ["x"] * row.student.kwargs["num_classes"])["pretrained_cfg"]
+        assert {key: told[key] for key in TOLD} == {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in timm_models.default_cfg(row).items()
+            if key in TOLD
+        }
+
+
+def test_what_timm_saves_of_a_named_network_is_read_here(tmp_path):
+    network = timm.create_model("overhaul_wrn_10_1", num_classes=7).eval()
+    save_for_hf(network, tmp_path, safe_serialization=True)
+    ours = hub.load(str(tmp_path)).eval()
+    images = images_for(network, 2)
+    assert torch.equal(ours(images), network(images))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "regnet_x_400mf", "mobilenet_v2"])
+def test_every_network_of_torchvision_gives_logits_and_features(name):
+    make = partial(timm.create_model, "overhaul_torchvision", name=name)
+    network, images = make(num_classes=7, drop_rate=0.5).eval(), torch.randn(2, 3, 64, 64)
+    cfg, names = network.default_cfg, set(network.state_dict())
+    assert {f"{cfg['classifier']}.weight", f"{cfg['first_conv']}.weight"} <= names
+    features = make(features_only=True).eval()
+    features.model.load_state_dict(network.state_dict(), strict=False)
+    assert network(images).shape == (2, 7)
+    assert all(map(torch.equal, features(images), network.forward_stages(images).features))
+    network.reset_classifier(0)
+    assert network(images).shape == (2, network.num_features)
+    network.reset_classifier(5)
+    assert network(images).shape == (2, 5) and set(network.state_dict()) == names
+    if name.startswith("regnet"):
+        logits = network.forward_head(network.forward_features(images))
+        torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
+    else:
+        with pytest.raises(ValueError, match="has more than means and fc behind its last map"):
+            make(num_classes=0, global_pool="")
 
 
 @every
@@ -94,7 +138,7 @@ def test_default_cfg(made):
         assert set(network.state_dict()) == {
             name for name in names if not fnmatch.fnmatch(name, f"{cfg['classifier']}.*")
         }
-    with pytest.raises(TypeError, match=r"takes .*num_classes.*: .*not_an_argument"):
+    with pytest.raises(TypeError, match=r"takes .*not_an_argument"):
         made(not_an_argument=1)
 
 
@@ -117,6 +161,10 @@ def test_features(made):
     for how in ({"out_indices": 2}, {"out_indices": (-2, -1)}, {"out_indices": (len(maps) - 2, len(maps) - 1)}):
         assert all(map(torch.equal, made(features_only=True, **how).eval()(images), stages[-2:]))
     for kind in ("hook", "fx"):
+        if not isinstance(network, models.Backbone):
+            with pytest.raises(ValueError, match="by feature_cls='getter' alone"):
+                made(features_only=True, feature_cls=kind)
+            continue
         other = made(features_only=True, feature_cls=kind, out_indices=(0, 1, 2)).eval()
         assert all(map(torch.equal, other(images), stages[:3]))
     assert FeatureInfo(network.feature_info, (0,)).channels() == [stages[0].shape[1]]
