@@ -18,7 +18,7 @@ OWN = {
     str(net): (net, 64 if setup.data == "imagenet" else 32)
     for setup in SETUPS.values()
     for net in (setup.teacher, setup.student)
-    if net
+    if net and net.family
 } | {str(net): (net, 64) for net in map(resnet, (18, 34, 101))}
 LARGE = "pyramidnet depth=200", "resnet depth=101", "resnet depth=152", "wide_resnet depth=28 width=4"
 

@@ -186,7 +186,7 @@ def test_timm_that_is_not_installed(monkeypatch):
         *(("pretrained_cfg_overlay", "x"), ("cache_dir", "x"), ("scriptable", True), ("features_only", True)),
         *(("exportable", True), ("no_jit", True), ("weights_backbone", "x"), ("device", "cuda"), ("in_chans", 1)),
         *(("width", 1e9), ("width", float("nan")), ("act_layer", "x" * 101), ("layers", [10_000, 1])),
-        *(("layers", [1] * 33), ("layers", [[1]]), ("block_args", {"a": 1}), ("layers", 10**400)),
+        *(("layers", [1] * 65), ("layers", [[[1]]]), ("block_args", {"a": 1}), ("layers", 10**400)),
     ],
 )
 def test_arguments_that_no_network_gets(name, value):
