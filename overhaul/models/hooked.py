@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from overhaul.discovery import Address, Feature, check, find, logits_of, named, spellings
@@ -46,8 +47,9 @@ class Hooked(Backbone):
         self.prefix = ""  # of this module, in the state that is being loaded
         self.register_load_state_dict_pre_hook(lead_inwards)
         self.register_load_state_dict_post_hook(name_plainly)
-        if type(net)._version != nn.Module._version:
-            net._load_from_state_dict = partial(load_own_version, net)
+        for module in net.modules():
+            if type(module)._version != nn.Module._version and not isinstance(module, _NormBase):
+                module._load_from_state_dict = partial(load_own_version, module)
 
     @property
     def features(self) -> list[Feature]:
@@ -160,9 +162,9 @@ class Hooked(Backbone):
         return self.net.load_state_dict(*args, **kwargs)
 
 
-def load_own_version(net: nn.Module, state: dict, prefix: str, metadata: dict, *more) -> None:
+def load_own_version(module: nn.Module, state: dict, prefix: str, metadata: dict, *more) -> None:
     """MNASNet asks a state for its version, which a safetensors file has no place for."""
-    type(net)._load_from_state_dict(net, state, prefix, {"version": net._version, **metadata}, *more)
+    type(module)._load_from_state_dict(module, state, prefix, {"version": module._version, **metadata}, *more)
 
 
 def lead_inwards(module: Hooked, state: dict, prefix: str, *_) -> None:

@@ -7,6 +7,9 @@ from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import SAFE_WEIGHTS_NAME
+from safetensors.torch import load_file
+from torch import nn
 
 from overhaul.run import checkpoints
 from overhaul.run.folder import ANEW, best_line
@@ -133,6 +136,7 @@ def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before
     changed = [role for role in kept.code.keys() & now.code.keys() if kept.code[role] != now.code[role]]
     note = f"the file that makes the {' and the '.join(sorted(changed))} has changed since {found.name}"
     before()
+    accelerator.register_load_state_pre_hook(load_model)
     try:
         accelerator.load_state(str(found))
     except Exception as error:
@@ -140,6 +144,19 @@ def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before
         raise UserError(f"{found} is whole but cannot be loaded ({why})") from None
     if changed:
         of_main(accelerator, lambda: warn)(f"{note}; its tensors fit, and the run goes on")
+
+
+def load_model(models: list[nn.Module], folder: str) -> None:
+    """Load the one model, in which a tensor may have several names and the file only one of them.
+
+    In place of the function of safetensors, which cannot compare tensors in channels_last. RuntimeError where they do
+    not fit.
+    """
+    model = models.pop()
+    file, own = load_file(Path(folder) / SAFE_WEIGHTS_NAME), model.state_dict()
+    there = {own[name].untyped_storage().data_ptr() for name in file.keys() & own.keys()}
+    same = {name: each for name, each in own.items() if each.untyped_storage().data_ptr() in there}
+    model.load_state_dict({**same, **file})
 
 
 def check_same(folder: Path, what: str, before: str | None, now: str | None) -> None:

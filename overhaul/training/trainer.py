@@ -58,7 +58,7 @@ class Trainer(Start):
                 trained = self.train_epoch()
                 check_weights(self.model, self.state, self.setup, self.folder.path)
                 how = self.normalize, self.accelerator, shown(self.progress, self.stop)
-                self.finish_epoch(trained, evaluate(self.student, self.test_loader, *how))
+                self.finish_epoch(trained, evaluate(self.student, self.test_loader, *how, in_training=True))
             self.stop.check()
         except StopRequested:
             self.progress.close()
