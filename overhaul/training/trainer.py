@@ -144,7 +144,9 @@ class Trainer(Start):
         if self.state.step:
             self.read_means()
             check_weights(self.model, self.state, self.setup, self.folder.path)
-            self.state.running = gather_object([{**self.meter.state(), "broken": sorted(self.train_loader.broken)}])
+            self.state.running = gather_object(
+                [{**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}]
+            )
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:

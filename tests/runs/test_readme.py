@@ -101,10 +101,10 @@ def small(command: str) -> list[str]:
         command += " --seconds 1"
     elif " bench " in command:
         return shlex.split(re.sub(r"--setup \w+", "--setup digits", command) + " --batch_size 8 --steps 1")
-    elif re.search(r" train | evaluate ", command) and "--data_path" not in command:
+    elif re.search(r"train|evaluate", command) and "--data_path" not in command:
         command += " --data_path my_images"
     command = command.replace("epochs=300", "epochs=2")
-    if "train" in command.split()[:3]:
+    if "--setup" in command or " train " in command:
         name = re.sub(r"\W+", "-", re.sub(r"--resume_with \S+", "", command))[-60:]
         pixels = 64 if re.search("imagenet|timm|my_net|torchvision", command) else 16
         command += f" {' '.join(SMALL)} --image_size {pixels} --output_dir out/{name}"

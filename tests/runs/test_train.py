@@ -324,8 +324,8 @@ def test_a_dry_run_says_what_the_run_costs_and_writes_nothing(digits_teacher, tm
     assert result.status == 0, result.err
     lines = result.out.splitlines()
     assert "teacher    wide_resnet depth=10 width=2" in lines[1]
-    assert lines[1].endswith("(0.30 M parameters), features 32x16x16, 64x8x8, 128x4x4")
-    assert lines[2].endswith("(0.08 M parameters), features 16x16x16, 32x8x8, 64x4x4")
+    assert lines[1].endswith("(0.30 M parameters)")
+    assert lines[2].endswith("(0.08 M parameters)")
     assert "connectors 16x16x16 -> 32x16x16, 32x8x8 -> 64x8x8, 64x4x4 -> 128x4x4 (0.01 M parameters" in lines[3]
     assert "6 epochs x 22 = 132, each of 64 images (1 x 64)" in lines[4]
     assert re.fullmatch(r"teacher .*: test top-1 [\d.]+ % of 360 test images", lines[5])
@@ -338,7 +338,7 @@ def test_a_dry_run_says_what_the_run_costs_and_writes_nothing(digits_teacher, tm
 
 
 def test_a_run_says_its_plan_and_its_pace_once(finished_output):
-    assert finished_output.count("features 16x16x16") == 1 and finished_output.count("images/s (steps 4 to 8)") == 1
+    assert finished_output.count(" 16x16x16 ") == 1 and finished_output.count("images/s (steps 4 to 8)") == 1
 
 
 def test_the_pace_of_an_epoch_of_one_step_is_that_step(tmp_path, overhaul):
