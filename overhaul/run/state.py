@@ -124,7 +124,8 @@ def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before
     """Load a checkpoint of the same data and networks; of a user's file that has changed if its tensors still fit."""
     kept = State()
     try:
-        kept.load_state_dict(torch.load(found / STATE_FILE, map_location="cpu", weights_only=False))  # as Accelerate
+        # as Accelerate loads it
+        kept.load_state_dict(torch.load(found / STATE_FILE, map_location="cpu", weights_only=False))
     except Exception as error:  # of another version, perhaps
         raise UserError(f"{found} is whole but cannot be loaded ({first_line(error)})") from None
     check_same(folder, "on other data", kept.data, now.data)

@@ -326,14 +326,16 @@ def test_a_dry_run_says_what_the_run_costs_and_writes_nothing(digits_teacher, tm
     assert "teacher    wide_resnet depth=10 width=2" in lines[1]
     assert lines[1].endswith("(0.30 M parameters)")
     assert lines[2].endswith("(0.08 M parameters)")
-    assert "connectors 16x16x16 -> 32x16x16, 32x8x8 -> 64x8x8, 64x4x4 -> 128x4x4 (0.01 M parameters" in lines[3]
-    assert "6 epochs x 22 = 132, each of 64 images (1 x 64)" in lines[4]
-    assert re.fullmatch(r"teacher .*: test top-1 [\d.]+ % of 360 test images", lines[5])
+    assert "connectors 0.01 M parameters, thrown away afterwards" in lines[3]
+    row = r"0\.25 +block2.layer.0.bn1:out +/1 +32x16x16 +relu +BatchNorm block2.layer.0.bn1 +.* +16x16x16 +relu +no"
+    assert lines[4].split()[0] == "weight" and re.fullmatch(row, lines[6].strip())
+    assert "6 epochs x 22 = 132, each of 64 images (1 x 64)" in lines[9]
+    assert re.fullmatch(r"teacher .*: test top-1 [\d.]+ % of 360 test images", lines[10])
     pace = re.search(r"pace +([\d.e+]+) images/s \(steps 4 to 8\): about (.*) of training to come", result.out)
     assert duration(132 * 64 / float(pace[1]))[-1] == pace[2][-1] and float(pace[1]) > 1
     memory = re.search(r"memory +([\d.]+) GiB at the peak of the first step", result.out)
     assert 0.05 < float(memory[1]) < 24
-    assert lines[6].startswith("  1st batch  stage losses ") and lines[-1].startswith("dry run") and len(lines) == 11
+    assert lines[11].startswith("  1st batch  stage losses ") and lines[-1].startswith("dry run") and len(lines) == 16
     assert list(tmp_path.iterdir()) == []
 
 
