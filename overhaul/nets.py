@@ -123,6 +123,9 @@ def named(text: str | PathLike) -> Net:
 
     ENTRY, one of torchvision's trained weights, makes them the Net's. Raises UserError for a word that is none of them.
     """
+    if not isinstance(text, (str, PathLike)):
+        what = type(text).__name__
+        raise UserError(f"a network is named by a word, as timm:NAME, or a Net, not a {what}; distill() takes modules")
     text = fspath(text)
     if match := LIBRARY.fullmatch(text):
         library, name, entry = match.groups()
