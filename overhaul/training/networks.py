@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from overhaul import distill, hub, models
@@ -13,10 +12,11 @@ from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.hooked import Hooked
 from overhaul.models.libraries import sha256_of
-from overhaul.nets import LIBRARY, Net, is_foreign
+from overhaul.nets import LIBRARY, Net
 from overhaul.recipe import Setup
 from overhaul.setups import SETUPS, same_net
-from overhaul.system.messages import UserError, first_line, some
+from overhaul.system.messages import UserError, some
+from overhaul.training.evaluation import check_logits
 from overhaul.training.pretrained import start_from
 
 ROLES = ("teacher", "student")
@@ -38,6 +38,7 @@ def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbo
             f"--teacher.image_size {trained.size} shows it the same images enlarged"
         )
     teacher = hub.build(replace(weights, net=replace(weights.net, positions=named.positions)), size)
+    check_logits(teacher, weights.net.family, size, weights.net.kwargs["num_classes"], "--teacher.image_size")
     return distill.as_teacher(teacher, setup.teacher_norm)
 
 
@@ -51,33 +52,14 @@ def make_student(
 ) -> Backbone:
     """The student with fresh weights, or those that it starts from. by_features: whether they are compared."""
     student = models.create(setup.student, setup.image_size)
-    check_logits(student, setup, len(classes))
+    check_logits(student, setup.student.family, setup.image_size, len(classes), "--image_size")
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
     freeze_unreached(student, setup, by_features, notes)
+    if not any(each.requires_grad for each in student.parameters()):
+        raise UserError(f"{setup.student.family} has no parameter that learns: let some have requires_grad")
     return student
-
-
-@torch.no_grad()
-def check_logits(student: Backbone, setup: Setup, classes: int) -> None:
-    """UserError for a student of others that does not take the images, or gives other logits than one a class."""
-    if not is_foreign(setup.student.family):
-        return
-    images = torch.zeros(2, 3, setup.image_size, setup.image_size)
-    with distill.mode_kept(student):
-        try:
-            logits = student.eval()(images)
-        except Exception as error:  # code of others may raise anything
-            raise UserError(
-                f"{setup.student.family} takes no images of {setup.image_size} pixels ({first_line(error)}); name "
-                f"another --image_size"
-            ) from None
-    if logits.shape != (2, classes):
-        raise UserError(
-            f"{setup.student.family} gives logits {list(logits.shape[1:])} of an image, and the data have {classes} "
-            f"classes: its function must take num_classes, or give so many"
-        )
 
 
 def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:
