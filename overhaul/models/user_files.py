@@ -78,11 +78,11 @@ def sha256(file: Path) -> str:
 def running(what: str, file: Path | None = None) -> Iterator[None]:
     """While code of others runs: the modules beside its file can be imported, and what it raises is a UserError.
 
-    Of its warnings those are heard that a user's file gives, not of what is to come, while it makes real values.
+    Of its warnings those are heard that a user's file gives, but for those of what is to come or has no values.
     """
-    heard = file and torch.get_default_device().type != "meta"
     with siblings(absolute(file).parent) if file else nullcontext(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning if heard else Warning)
+        warnings.simplefilter("ignore", FutureWarning if file else Warning)
+        warnings.filterwarnings("ignore", ".*to a meta parameter in the current model")
         try:
             yield
         except (UserError, Preempted):

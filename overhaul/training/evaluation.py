@@ -71,10 +71,7 @@ def evaluate(
 
 @torch.no_grad()
 def check_logits(network: Backbone, family: str, size: int, classes: int, flag: str) -> None:
-    """UserError for a network of others that does not take images of this size, or gives other logits than one a class.
-
-    flag: what names another size.
-    """
+    """UserError for a network of others that takes no images of this size, which a flag names, or has other logits."""
     if not is_foreign(family):
         return
     with mode_kept(network):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from overhaul import distill, hub, models
@@ -12,7 +13,7 @@ from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.hooked import Hooked
 from overhaul.models.libraries import sha256_of
-from overhaul.nets import LIBRARY, Net
+from overhaul.nets import LIBRARY, Net, is_foreign
 from overhaul.recipe import Setup
 from overhaul.setups import SETUPS, same_net
 from overhaul.system.messages import UserError, some
@@ -60,6 +61,18 @@ def make_student(
     if not any(each.requires_grad for each in student.parameters()):
         raise UserError(f"{setup.student.family} has no parameter that learns: let some have requires_grad")
     return student
+
+
+def check_student(setup: Setup, weights: hub.Weights | None, classes: int, by_features: bool) -> None:
+    """UserError for a student of others that cannot be trained on these images, before a teacher is downloaded."""
+    net = weights.net if weights else setup.student
+    net = replace(net, kwargs={**net.kwargs, "num_classes": classes}, positions=setup.student.positions)
+    if is_foreign(net.family):
+        with torch.random.fork_rng(devices=()):
+            student = models.create(net, setup.image_size)
+        check_logits(student, net.family, setup.image_size, classes, "--image_size")
+        if by_features:
+            models.stages(student, setup.image_size)
 
 
 def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:

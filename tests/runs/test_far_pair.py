@@ -23,7 +23,7 @@ from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net
 from overhaul.run import checkpoints
 from overhaul.setups import SETUPS
-from overhaul.training import networks, start, trainer
+from overhaul.training import networks, pretrained, start, trainer
 from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate_source
 from overhaul.training.first_batch import measure_first_batch
@@ -294,6 +294,15 @@ def test_a_network_of_other_logits_or_for_other_images_is_refused(place, tmp_pat
         build(pair(place, teacher=deep), Run())
     with pytest.raises(overhaul.UserError, match=r"gives logits \[10, 1\]"):
         evaluate_source(deep, "digits", DataOptions(), DIGITS)
+
+
+def test_a_student_is_checked_before_a_teacher_is_downloaded(place, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(pretrained, "fetch", lambda role, *_: fetched.append(role))
+    student = replace(pair(place).student, positions=("nope", "one"))
+    with pytest.raises(overhaul.UserError, match="no module 'nope'"):
+        build(pair(place, student=student, teacher=Net(weights="USER/TEACHER")), Run())
+    assert fetched == ["student"]
 
 
 def test_parameters_that_nothing_depends_on_are_named_and_learn_nothing(place, monkeypatch):
