@@ -30,6 +30,9 @@ def inspect(
     if row:
         student, teacher = student or (None if row.student.is_any else row.student), teacher or row.teacher
         image_size = image_size or row.image_size
+    for net, flags in ((source, "--"), (student, "--student."), (teacher, "--teacher.")):
+        if net:
+            net.check(flags)
     if source:
         if student or teacher:
             raise UserError("overhaul inspect shows one network, SOURCE, or a pair, --teacher and --student; name one")

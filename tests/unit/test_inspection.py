@@ -14,6 +14,8 @@ from overhaul.system.messages import UserError
     [
         ("needs a SOURCE, or both", {"setup": "own"}),
         ("--image_size must be at least 1", {"source": "timm:resnet10t", "image_size": 0}),
+        ("--teacher.image_size must be", {"teacher": Net(family="resnet", image_size=0), "student": "timm:resnet10t"}),
+        ("say torchvision:resnet18@DEFAULT alone", {"source": "it.pt", "net": "torchvision:resnet18@DEFAULT"}),
         ("there is no such file", {"source": "missing.pt", "net": "timm:resnet10t"}),
         ("named by a word", {"teacher": 5, "student": "timm:resnet10t"}),
     ],
