@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overhaul.api import bench, evaluate, export, load, models, predict, prepare, pull, push, setups, train
+    from overhaul.api import bench, evaluate, export, inspect, load, models, predict, prepare, pull, push, setups, train
     from overhaul.system.messages import UserError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "bench",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "models",
     "predict",

@@ -1,11 +1,13 @@
 """What would be compared between two networks, or what one has to compare: without data, training or weights."""
 
+from pathlib import Path
+
 from overhaul import hub, models
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.libraries import images_of
 from overhaul.recipe import Net, Setup
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, check_source
 from overhaul.training.positions import alone, compared
 
 PIXELS, CLASSES = 224, 1000  # where nothing says others
@@ -23,9 +25,14 @@ def inspect(
     Each network: {"network", "parameters", "image_size"}. Networks that are not named are the row's. image_size: of the
     student or of the one network, in pixels; else the row's, else what it was trained on.
     """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"--image_size must be at least 1, not {image_size}")
     if row:
-        student, teacher = student or row.student, teacher or row.teacher
+        student, teacher = student or (None if row.student.is_any else row.student), teacher or row.teacher
         image_size = image_size or row.image_size
+    for net, flags in ((source, "--"), (student, "--student."), (teacher, "--teacher.")):
+        if net:
+            net.check(flags)
     if source:
         if student or teacher:
             raise UserError("overhaul inspect shows one network, SOURCE, or a pair, --teacher and --student; name one")
@@ -42,7 +49,9 @@ def inspect(
 def made(net: Net, image_size: int | None) -> tuple[Backbone, int]:
     """The network without values, and the side in pixels of the images that it is looked at with."""
     config = {}
-    if net.weights and not net.family:
+    if net.weights:
+        check_source(net.weights)
+    if net.weights and (not net.family or Path(net.weights).expanduser().exists()):
         found, config = hub.told(net)
         net = Net(family=found.family, kwargs=found.kwargs, positions=net.positions)
     own = preprocessing(config, net.weights or "") or images_of(net.weights) or images_of(net.family)

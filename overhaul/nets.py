@@ -74,9 +74,8 @@ class Net:
         if (self.mean is None) != (self.std is None):
             raise UserError(f"{flags}mean and {flags}std go together; name both")
         if is_foreign(self.family) and named(self.family).weights:
-            raise UserError(
-                f"{flags}family {self.family} is a network with its weights; say {flags[:-1]} {self.family}"
-            )
+            what = f"{flags[:-1]} {self.family}" if flags != "--" else f"{self.family} alone"
+            raise UserError(f"{flags}family {self.family} is a network with its weights; say {what}")
         if self.weights and is_foreign(self.weights) and "@" not in self.weights:
             how = advice(self.weights, flags.removesuffix("."))
             raise UserError(f"{flags}weights {self.weights} names a network, not its weights; {how}")
@@ -123,6 +122,9 @@ def named(text: str | PathLike) -> Net:
 
     ENTRY, one of torchvision's trained weights, makes them the Net's. Raises UserError for a word that is none of them.
     """
+    if not isinstance(text, (str, PathLike)):
+        what = type(text).__name__
+        raise UserError(f"a network is named by a word, as timm:NAME, or a Net, not a {what}; distill() takes modules")
     text = fspath(text)
     if match := LIBRARY.fullmatch(text):
         library, name, entry = match.groups()

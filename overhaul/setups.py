@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from os import PathLike
 
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
@@ -28,7 +27,7 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
         raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
     recipe = {name: changes[name] for name in recipes if name in changes}
     for role in ("teacher", "student"):
-        if isinstance(recipe.get(role), (str, PathLike)):
+        if not isinstance(recipe.get(role), (Net, type(None))):
             recipe[role] = (getattr(setup, role) or ANY).said(recipe[role])
     changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
     refuse_idle(setup, changed, run)

@@ -26,6 +26,8 @@ def load(source: str, revision: str | None = None, net: str | Net | None = None)
         net: FILE.py:FUNCTION, timm:NAME, torchvision:NAME or one of our families (a Net says more): the network of
             weights that cannot say it
     """
+    if not isinstance(net, (str, Net, type(None))):
+        raise UserError(f"net is a word, as FILE.py:FUNCTION or timm:NAME, or a Net, not a {type(net).__name__}")
     words = vars(net) if isinstance(net, Net) else {"family": net}
     found = of_source(f"{source}@{revision}" if revision else source, None, words)
     from overhaul import hub

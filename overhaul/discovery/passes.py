@@ -69,7 +69,7 @@ def check(network: nn.Module) -> None:
     if not isinstance(network, nn.Module):
         raise UserError(f"a network is an nn.Module, not a {type(network).__name__}: give the module itself")
     for each in network.modules():
-        if isinstance(each, torch.jit.ScriptModule) and each is network:
+        if isinstance(each, torch.jit.ScriptModule):
             raise UserError("a TorchScript network cannot be looked into: give the Python module it was made from")
         if "_orig_mod" in each._modules or each._compiled_call_impl is not None:
             raise UserError("a compiled network cannot be looked into: give the plain one, and compile afterwards")

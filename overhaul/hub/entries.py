@@ -104,7 +104,7 @@ def file_net(config: dict, classes: int, named: Net | None) -> Net:
     if named is None or library_of(named.family) != "file":
         raise UserError(
             f"its network is the function {file_named(config)}, and code is run from no file but one that you name: "
-            f"say --net FILE.py:FUNCTION"
+            f"say --net FILE.py:FUNCTION, or in a training --teacher FILE.py:FUNCTION --teacher.weights (--student ...)"
         )
     return Net(family=named.family, kwargs={**named.kwargs, **plain_arguments(told.get("kwargs")), CLASSES: classes})
 

@@ -62,7 +62,7 @@ def tensor(value: Tensor | np.ndarray) -> Tensor:
 def described(contents: object) -> str:
     """For a message: the entries of a file, and what each is."""
     if not isinstance(contents, Mapping) or all(is_weight(*item) for item in contents.items()):
-        return kind(contents) if contents else "nothing"
+        return "nothing" if isinstance(contents, Mapping) and not contents else kind(contents)
     more = f" and {len(contents) - NAMED} more" if len(contents) > NAMED else ""
     entries = [f"{printable(str(key))[:60]} ({kind(value)})" for key, value in list(contents.items())[:NAMED]]
     return ", ".join(entries) + more

@@ -30,7 +30,7 @@ def download(entry, what: str) -> tuple[dict[str, Tensor], Path]:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the weights {what} could not be downloaded ({error}); give a file with --teacher.weights"
+            f"the weights {what} could not be downloaded ({error}); give a file of them in their place"
         ) from None
     return state, Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
 

@@ -150,14 +150,14 @@ def check(what: str, network: object) -> None:
     """UserError for what is no network of Python whose parts can be seen."""
     if not isinstance(network, nn.Module):
         raise UserError(f"{what} gives a {type(network).__name__}, not an nn.Module")
-    if isinstance(network, torch.jit.ScriptModule):
+    if any(isinstance(each, torch.jit.ScriptModule) for each in network.modules()):
         raise UserError(f"{what} gives a TorchScript module, which cannot be looked into: give the network of Python")
-    if hasattr(network, "_orig_mod") or network._compiled_call_impl is not None:
+    if any("_orig_mod" in each._modules or each._compiled_call_impl is not None for each in network.modules()):
         raise UserError(f"{what} gives a compiled module: give the network itself (--compile compiles it)")
     if any(map(is_lazy, network.parameters())):
         raise UserError(f"{what} has lazy layers, which have no sizes yet: name their channels")
 
 
 def near(name: str, names: list[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     return f"; the nearest are {', '.join(found)}" if found else ""

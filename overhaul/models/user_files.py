@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -75,8 +76,13 @@ def sha256(file: Path) -> str:
 
 @contextmanager
 def running(what: str, file: Path | None = None) -> Iterator[None]:
-    """While code of others runs: the modules beside its file can be imported, and what it raises is a UserError."""
-    with siblings(absolute(file).parent) if file else nullcontext():
+    """While code of others runs: the modules beside its file can be imported, and what it raises is a UserError.
+
+    Of its warnings those are heard that a user's file gives, but for those of what is to come or has no values.
+    """
+    with siblings(absolute(file).parent) if file else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning if file else Warning)
+        warnings.filterwarnings("ignore", ".*to a meta parameter in the current model")
         try:
             yield
         except (UserError, Preempted):

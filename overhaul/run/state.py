@@ -141,8 +141,8 @@ def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before
     try:
         accelerator.load_state(str(found))
     except Exception as error:
-        why = f"{note}: {innermost(error)}" if changed else first_line(error)
-        raise UserError(f"{found} is whole but cannot be loaded ({why})") from None
+        why, how = (f"{note}: {innermost(error)}", f"; put it back, or {ANEW}") if changed else (first_line(error), "")
+        raise UserError(f"{found} is whole but cannot be loaded ({why}){how}") from None
     if changed:
         of_main(accelerator, lambda: warn)(f"{note}; its tensors fit, and the run goes on")
 

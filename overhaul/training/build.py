@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -86,14 +87,16 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     check_shares(setup, run, accelerator)
     method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
     check_networks(setup, method)
-    teacher_weights, student_weights = (
-        pretrained.fetch(role, setup, accelerator) if method.needs or role == "student" else None
-        for role in ("teacher", "student")
-    )
+    named, far = setup, method.needs and not Path(setup.teacher.weights).expanduser().exists()
+    teacher_weights = pretrained.fetch("teacher", named, accelerator) if method.needs and not far else None
+    student_weights = pretrained.fetch("student", named, accelerator)
     setup = pretrained.with_images(setup, student_weights)
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
     pretrained.check_number(setup, loaders[0].images.classes)
+    if far:
+        networks.check_student(setup, student_weights, len(loaders[0].images.classes), method.needs == "features")
+        teacher_weights = pretrained.fetch("teacher", named, accelerator)
     return assemble(setup, run, accelerator, method, loaders, teacher_weights, student_weights)
 
 

@@ -18,11 +18,12 @@ from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_sett
 from overhaul.data.workers import deaths_explained
 from overhaul.distill import mode_kept
 from overhaul.hub.config import class_names, preprocessing_of
+from overhaul.models import Backbone
 from overhaul.options import DataOptions
-from overhaul.recipe import Net, Setup
+from overhaul.recipe import Net, Preprocessing, Setup, is_foreign
 from overhaul.setups import SETUPS
 from overhaul.system.accelerator import of_main, start, warn_all
-from overhaul.system.messages import UserError, warn
+from overhaul.system.messages import UserError, first_line, warn
 from overhaul.system.signs import Signs
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -70,6 +71,25 @@ def evaluate(
     if not images:
         raise UserError(f"all {broken} test images are broken")
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}
+
+
+@torch.no_grad()
+def check_logits(network: Backbone, family: str, size: int, classes: int, flag: str) -> None:
+    """UserError for a network of others that takes no images of this size, which a flag names, or has other logits."""
+    if not is_foreign(family):
+        return
+    with mode_kept(network):
+        try:
+            logits = network.eval()(torch.zeros(2, 3, size, size))
+        except Exception as error:  # code of others may raise anything
+            raise UserError(
+                f"{family} takes no images of {size} pixels ({first_line(error)}); name another {flag}"
+            ) from None
+    if logits.shape != (2, classes):
+        raise UserError(
+            f"{family} gives logits {list(logits.shape[1:])} of an image, and {classes} classes are to be told: its "
+            f"function must take num_classes, or give so many"
+        )
 
 
 @dataclass(frozen=True)
@@ -136,13 +156,20 @@ def evaluate_source(
     if len(images.classes) != num_classes:
         raise UserError(f"{weights.source} knows {num_classes} classes and the data have {len(images.classes)}")
     accelerator = start(mixed_precision)
-    network = hub.build(weights).to(accelerator.device, memory_format=torch.channels_last)
+    network = checked(weights, shown).to(accelerator.device, memory_format=torch.channels_last)
     loader = EvalLoader(images, **loader_settings(images, options, accelerator))
     signs = of_main(accelerator, lambda: Signs("test", len(loader.rows), "batch", warn, quiet=not show))
     normalize = Normalize(shown.mean, shown.std, accelerator.device)
     result = evaluate(network, loader, normalize, accelerator, lambda batches: counted(batches, signs))
     accelerator.end_training()
     return result
+
+
+def checked(weights: hub.Weights, show: Preprocessing) -> Backbone:
+    """The network, which takes images as they are shown."""
+    network, classes = hub.build(weights, show.size), weights.net.kwargs["num_classes"]
+    check_logits(network, weights.net.family, show.size, classes, "size (--setup)")
+    return network
 
 
 def counted(batches: Iterable, signs: Signs) -> Iterator:
@@ -169,7 +196,7 @@ def predict(
     found = [(file, Path(image).expanduser().is_dir()) for image in images for file in image_files(image)]
     weights = hub.fetch_named(source, like)
     show, names = preprocessing_of(weights.config, weights.source, like), names_of(weights, names_file)
-    network, normalize = hub.build(weights), Normalize(show.mean, show.std, "cpu")
+    network, normalize = checked(weights, show), Normalize(show.mean, show.std, "cpu")
     answers = []
     for file, in_folder in found:
         try:

@@ -16,7 +16,8 @@ from overhaul.models.libraries import sha256_of
 from overhaul.nets import LIBRARY, Net, is_foreign
 from overhaul.recipe import Setup
 from overhaul.setups import SETUPS, same_net
-from overhaul.system.messages import UserError, first_line, some
+from overhaul.system.messages import UserError, some
+from overhaul.training.evaluation import check_logits
 from overhaul.training.pretrained import start_from
 
 ROLES = ("teacher", "student")
@@ -38,6 +39,7 @@ def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbo
             f"--teacher.image_size {trained.size} shows it the same images enlarged"
         )
     teacher = hub.build(replace(weights, net=replace(weights.net, positions=named.positions)), size)
+    check_logits(teacher, weights.net.family, size, weights.net.kwargs["num_classes"], "--teacher.image_size")
     return distill.as_teacher(teacher, setup.teacher_norm)
 
 
@@ -51,33 +53,26 @@ def make_student(
 ) -> Backbone:
     """The student with fresh weights, or those that it starts from. by_features: whether they are compared."""
     student = models.create(setup.student, setup.image_size)
-    check_logits(student, setup, len(classes))
+    check_logits(student, setup.student.family, setup.image_size, len(classes), "--image_size")
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
     freeze_unreached(student, setup, by_features, notes)
+    if not any(each.requires_grad for each in student.parameters()):
+        raise UserError(f"{setup.student.family} has no parameter that learns: let some have requires_grad")
     return student
 
 
-@torch.no_grad()
-def check_logits(student: Backbone, setup: Setup, classes: int) -> None:
-    """UserError for a student of others that does not take the images, or gives other logits than one a class."""
-    if not is_foreign(setup.student.family):
-        return
-    images = torch.zeros(2, 3, setup.image_size, setup.image_size)
-    with distill.mode_kept(student):
-        try:
-            logits = student.eval()(images)
-        except Exception as error:  # code of others may raise anything
-            raise UserError(
-                f"{setup.student.family} takes no images of {setup.image_size} pixels ({first_line(error)}); name "
-                f"another --image_size"
-            ) from None
-    if logits.shape != (2, classes):
-        raise UserError(
-            f"{setup.student.family} gives logits {list(logits.shape[1:])} of an image, and the data have {classes} "
-            f"classes: its function must take num_classes, or give so many"
-        )
+def check_student(setup: Setup, weights: hub.Weights | None, classes: int, by_features: bool) -> None:
+    """UserError for a student of others that cannot be trained on these images, before a teacher is downloaded."""
+    net = weights.net if weights else setup.student
+    net = replace(net, kwargs={**net.kwargs, "num_classes": classes}, positions=setup.student.positions)
+    if is_foreign(net.family):
+        with torch.random.fork_rng(devices=()):
+            student = models.create(net, setup.image_size)
+        check_logits(student, net.family, setup.image_size, classes, "--image_size")
+        if by_features:
+            models.stages(student, setup.image_size)
 
 
 def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:

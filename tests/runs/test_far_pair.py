@@ -19,12 +19,13 @@ from support.runs import DIGITS, digests, outcome, stop
 import overhaul
 from overhaul import bench, distill, hub, models
 from overhaul.data.loaders import unaugmented
-from overhaul.options import Run
+from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net
 from overhaul.run import checkpoints
 from overhaul.setups import SETUPS
-from overhaul.training import networks, start, trainer
+from overhaul.training import networks, pretrained, start, trainer
 from overhaul.training.build import build
+from overhaul.training.evaluation import evaluate_source
 from overhaul.training.first_batch import measure_first_batch
 from overhaul.training.margins import measure_margins
 from overhaul.training.trainer import train
@@ -273,14 +274,35 @@ def test_a_method_of_logits_needs_a_teacher_of_the_same_classes(place, digits_te
     assert first is None or (first["stage_losses"] == [] and first["distill_loss"] > 0)
 
 
-def test_a_student_of_other_logits_or_for_other_images_is_refused(place, tmp_path):
+def test_a_network_of_other_logits_or_for_other_images_is_refused(place, tmp_path):
     code = (place / "nets.py").read_text() + "\n\ndef odd(num_classes):\n    return Student(num_classes + 1)\n\n\n"
     code += "def fussy(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 999, num_classes))\n"
+    code += "def still(num_classes):\n    return Student(num_classes).requires_grad_(False)\n\n\n"
+    code += (
+        "def deep(num_classes):\n    return nn.Sequential(Student(num_classes), nn.Unflatten(1, (num_classes, 1)))\n"
+    )
     (tmp_path / "other.py").write_text(code)
-    for name, words in (("odd", r"gives logits \[11\] of an image, and the data have 10"),
+    for name, words in (("odd", r"gives logits \[11\] of an image, and 10 classes"),
+                        ("still", "has no parameter that learns"),
                         ("fussy", r"takes no images of 16 pixels")):  # fmt: skip
         with pytest.raises(overhaul.UserError, match=words):
             build(pair(place, student=Net(family=f"{tmp_path / 'other.py'}:{name}")), Run())
+    deep = Net(family=f"{tmp_path / 'other.py'}:deep", weights=str(tmp_path / "deep.pt"))
+    network = models.create(replace(deep, kwargs={"num_classes": 10}))
+    torch.save(network.state_dict(), deep.weights)
+    with pytest.raises(overhaul.UserError, match=r"gives logits \[10, 1\]"):
+        build(pair(place, teacher=deep), Run())
+    with pytest.raises(overhaul.UserError, match=r"gives logits \[10, 1\]"):
+        evaluate_source(deep, "digits", DataOptions(), DIGITS)
+
+
+def test_a_student_is_checked_before_a_teacher_is_downloaded(place, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(pretrained, "fetch", lambda role, *_: fetched.append(role))
+    student = replace(pair(place).student, positions=("nope", "one"))
+    with pytest.raises(overhaul.UserError, match="no module 'nope'"):
+        build(pair(place, student=student, teacher=Net(weights="USER/TEACHER")), Run())
+    assert fetched == ["student"]
 
 
 def test_parameters_that_nothing_depends_on_are_named_and_learn_nothing(place, monkeypatch):

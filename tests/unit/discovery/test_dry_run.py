@@ -111,6 +111,7 @@ REFUSED = {
     "function": (lambda: torch.relu, "not a builtin_function"),
     "class": (lambda: Plain, "not a type"),
     "scripted": (lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3))), "TorchScript"),
+    "partly scripted": (lambda: nn.Sequential(torch.jit.script(nn.Conv2d(3, 8, 3))), "TorchScript"),
     "compiled": (lambda: torch.compile(Plain(), backend="eager"), "compile afterwards"),
     "no parameters": (lambda: nn.Sequential(nn.Flatten()), "name the modules"),
 }

@@ -61,6 +61,8 @@ def broken(tmp_path: Path, name: str) -> Path:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif name == "list.pt":
         torch.save([1, 2, 3], path)
+    elif name == "tensor.pt":
+        torch.save(torch.zeros(3), path)
     elif name == "optimizer.pt":
         torch.save({"state_dict": {"lr": 0.1}}, path)
     elif name == "text.safetensors":
@@ -85,6 +87,7 @@ def broken(tmp_path: Path, name: str) -> Path:
         ("empty.pt", "is not a checkpoint"),
         ("half.pt", "is not a checkpoint, or a broken one"),
         ("list.pt", "holds no weights"),
+        ("tensor.pt", "holds no weights, but a tensor"),
         ("optimizer.pt", "holds no weights"),
         ("numbers.pt", "holds no weights"),
         ("sparse.pt", "holds no weights"),

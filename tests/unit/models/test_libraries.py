@@ -48,6 +48,8 @@ def needy(num_classes, depth): return Net(num_classes)
 def empty(): pass
 def several(): return Net(), 1
 def scripted(): return torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1)))
+def partly_scripted(): return nn.Sequential(scripted())
+def partly_compiled(): return nn.Sequential(torch.compile(nn.Sequential(nn.Conv2d(3, 3, 1))))
 def compiled(): return torch.compile(Net())
 def lazy(): return nn.LazyConv2d(3, 3)
 def raising(): raise KeyError("no such\\nlayer")
@@ -121,14 +123,17 @@ def test_a_function_gets_the_number_of_classes_where_it_takes_it(folder):
         ("empty", "gives a NoneType, not an nn.Module"),
         ("several", "gives a tuple, not an nn.Module"),
         ("scripted", "TorchScript"),
+        ("partly_scripted", "TorchScript"),
         ("compiled", "compiled module"),
+        ("partly_compiled", "compiled module"),
         ("lazy", "lazy layers"),
-        ("raising", "cannot be used: KeyError: 'no such\\nlayer' (line 32)"),
-        ("leaving", "cannot be used: SystemExit: 3 (line 33)"),
+        ("raising", "cannot be used: KeyError: 'no such\\nlayer' (line 34)"),
+        ("leaving", "cannot be used: SystemExit: 3 (line 35)"),
     ],
 )
-def test_what_a_function_of_a_file_may_do(folder, function, words):
+def test_what_a_function_of_a_file_may_do(folder, function, words, recwarn):
     assert words in refusal(f"my_net.py:{function}", num_classes=7)
+    assert not [each for each in recwarn if each.category is FutureWarning]
 
 
 def test_arguments_that_a_function_does_not_take(folder):
