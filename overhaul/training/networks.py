@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from overhaul import distill, hub, models
+from overhaul.discovery import uncertain
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.hooked import Hooked
@@ -55,6 +56,8 @@ def make_student(
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
+    if by_features:
+        check_calls(student, setup)
     freeze_unreached(student, setup, by_features, notes)
     return student
 
@@ -77,6 +80,16 @@ def check_logits(student: Backbone, setup: Setup, classes: int) -> None:
         raise UserError(
             f"{setup.student.family} gives logits {list(logits.shape[1:])} of an image, and the data have {classes} "
             f"classes: its function must take num_classes, or give so many"
+        )
+
+
+def check_calls(student: Backbone, setup: Setup) -> None:
+    """UserError for features that were found in eval mode and may be others in training mode."""
+    if isinstance(student, Hooked) and (names := uncertain(student.bare, setup.image_size, student.features)):
+        raise UserError(
+            f"{setup.student.family} calls the modules of {some(names)} another number of times in training (an "
+            f"auxiliary head?), so these maps cannot be told by number: name modules that are called once "
+            f"(--student.positions)"
         )
 
 
