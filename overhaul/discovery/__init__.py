@@ -3,7 +3,7 @@
 from overhaul.discovery.addresses import Address, Feature
 from overhaul.discovery.functions import spellings
 from overhaul.discovery.passes import check, dry_run, logits_of, meta_twin, on_a_copy
-from overhaul.discovery.rules import described, find, named
+from overhaul.discovery.rules import described, find, named, uncertain
 
 __all__ = [
     "Address",
@@ -17,4 +17,5 @@ __all__ = [
     "named",
     "on_a_copy",
     "spellings",
+    "uncertain",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from overhaul.discovery.flow import Graph
 from overhaul.discovery.functions import NEGATIVE
-from overhaul.discovery.trace import Call
+from overhaul.discovery.trace import Call, Trace
 from overhaul.system.messages import UserError, nearest, some
 
 ROOT = "(net)"  # what the network itself is called
@@ -26,6 +26,10 @@ class Address:
     function: str = ""
     kth: int = 0
     overwritten: bool = False
+
+    def __str__(self) -> str:
+        function = f" {self.function}#{self.kth}" if self.function else ""
+        return f"{self.path or ROOT}#{self.nth}{function}:{self.side}"
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,21 @@ def feature(
 
 
 def address(graph: Graph, i: int) -> Address:
-    """The plainest way to op i's tensor: into an activation's module, out of a module, into one, else a function."""
-    ops, calls = graph.ops, graph.calls
+    """The plainest way to op i's tensor: into an activation's module, out of a module, into one, else a function.
+
+    Modules that are called once come first, as nobody need count.
+    """
+    ops, calls, times = graph.ops, graph.calls, graph.trace.times
     written = ops[i].written
     activations = {ops[user].call for user in graph.users[i] if graph.is_activation(user)}
     into = [call for call in calls if call.input == i]
-    for call in into:
-        if call.leaf and any(calls[each] is call for each in activations):
-            return Address(call.path, call.nth, "in", overwritten=written)
-    out_of = [call for call in calls if call.output == i]
-    if out_of:
-        call = next((call for call in out_of if call is calls[ops[i].call]), out_of[0])
-        return Address(call.path, call.nth, "out", overwritten=written)
+    acting = next((call for call in into if call.leaf and any(calls[each] is call for each in activations)), None)
+    out_of = sorted((call for call in calls if call.output == i), key=lambda call: call is not calls[ops[i].call])
+    giving = min(out_of, key=lambda call: times[call.path] > 1, default=None)
+    if acting and not (giving and times[giving.path] == 1 < times[acting.path]):
+        return Address(acting.path, acting.nth, "in", overwritten=written)
+    if giving:
+        return Address(giving.path, giving.nth, "out", overwritten=written)
     if into:
         return Address(into[0].path, into[0].nth, "in", overwritten=written)
     readers = [user for user in graph.users[i] if ops[user].head == i]
@@ -168,3 +175,9 @@ def function_of(graph: Graph, call: Call, name: str, match: re.Match) -> int:
             if found is not None:
                 return found
     raise UserError(f"position {name!r}: no such function runs there")
+
+
+def calls(trace: Trace, at: Address) -> tuple[int, list[int]]:
+    """How often the module of an address was called, and its function in each of these calls."""
+    found = [call for call in trace.calls if call.path == at.path]
+    return len(found), [sum(op.name == at.function for op in trace.ops[call.first : call.last]) for call in found]

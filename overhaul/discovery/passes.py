@@ -14,14 +14,15 @@ from overhaul.discovery.trace import Trace, tensors_in
 from overhaul.system.messages import UserError, innermost
 
 
-def dry_run(network: nn.Module, image_size: int, staged: bool = False) -> Trace:
-    """The trace of a pass in eval mode over images of image_size x image_size; the network stays as it is.
+def dry_run(network: nn.Module, image_size: int, staged: bool = False, training: bool = False) -> Trace:
+    """The trace of a pass over images of image_size x image_size; the network stays as it is.
 
-    staged: of forward_stages, which gives the features too. UserError for whatever the network's code raises.
+    staged: of forward_stages, which gives the features too. training: in that mode, not in eval mode. UserError for
+    whatever the network's code raises.
     """
 
     def traced(twin: nn.Module, images: Tensor) -> Trace:
-        trace = Trace(twin.eval(), images)
+        trace = Trace(twin.train(training), images)
         with trace:
             if staged:
                 trace.enter("", (images,), {})

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from overhaul.discovery.addresses import Feature, feature, tensor_of, text
+from overhaul.discovery.addresses import Feature, calls, feature, tensor_of, text
 from overhaul.discovery.flow import Graph
 from overhaul.discovery.passes import dry_run
 from overhaul.system.messages import UserError
@@ -149,3 +149,17 @@ def described(network: nn.Module, image_size: int) -> list[Feature]:
     """The maps that the forward_stages of a network gives itself."""
     graph = Graph(dry_run(network, image_size, staged=True))
     return [feature(graph, [i], graph.follows(i), "its own") for i in graph.trace.features]
+
+
+def uncertain(network: nn.Module, image_size: int, features: list[Feature]) -> list[str]:
+    """The names of those features that are counted by calls, of which training mode has another number than eval mode.
+
+    There the same number may stand for another map.
+    """
+    counted = {each.name: [at for at in each.at if at.nth or at.kth] for each in features}
+    if not any(counted.values()):
+        return []
+    evaluated, trained = (dry_run(network, image_size, training=mode) for mode in (False, True))
+    return [
+        name for name, places in counted.items() if any(calls(evaluated, at) != calls(trained, at) for at in places)
+    ]

@@ -26,8 +26,10 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
         method, n = copy.deepcopy(of.method), of.run.gradient_accumulation_steps
         parts = zip(images.chunk(n), labels.chunk(n), strict=True)
         found = [measure_part(of, method, *part) for part in parts]
-    losses, *gradients = (of.accelerator.reduce(sum(each) / n, "mean") for each in zip(*found, strict=True))
-    to_labels, to_teacher = (gradient.norm().item() for gradient in gradients)
+    losses, reached, *gradients = (of.accelerator.reduce(sum(each) / n, "mean") for each in zip(*found, strict=True))
+    sizes = torch.tensor([each.numel() for each in learned(of.method)], device=images.device)
+    by_both = reached.all(0).repeat_interleave(sizes)
+    to_labels, to_teacher = (gradient[by_both].norm().item() for gradient in gradients)
     cross_entropy, distill_loss, *stages = losses.tolist()
     if images.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # of the copy and its gradients, which no step has
@@ -36,8 +38,10 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
     return {"stage_losses": list(map(finite, stages)), **{name: finite(value) for name, value in numbers.items()}}
 
 
-def measure_part(of: Components, method: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, weighted distillation loss and the stages' losses; the gradients of the first two."""
+def measure_part(of: Components, method: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Cross-entropy, weighted distillation loss and the stages' losses; which parameters the first two reach, as
+    numbers [2, parameters]; their gradients. A pass that skips layers at random reaches others each time.
+    """
     stages, in_fp32 = of.teacher_forward(images), of.accelerator.mixed_precision == "fp16"
     with nullcontext() if in_fp32 else autocast(of.accelerator):
         if hasattr(method, "stage_losses"):
@@ -48,12 +52,21 @@ def measure_part(of: Components, method: nn.Module, images: Tensor, labels: Tens
             by_stage = []
             logits, distilled = type(method).forward(method, images, stages, labels)
     both = F.cross_entropy(logits.float(), labels), of.setup.distill_weight * distilled
-    learn = [each for each in method.student.parameters() if each.requires_grad]
-    gradients = [torch.autograd.grad(loss, learn, retain_graph=True, allow_unused=True) for loss in both]
-    reached = [pair for pair in zip(*gradients, strict=True) if pair[0] is not None and pair[1] is not None]
-    flat = (torch.cat([each.flatten() for each in side]) for side in zip(*reached, strict=True))
+    learn = learned(method)
+    found = [torch.autograd.grad(loss, learn, retain_graph=True, allow_unused=True) for loss in both]
+    reached = torch.tensor([[float(each is not None) for each in side] for side in found], device=images.device)
     losses = torch.stack([each.detach().float() for each in (*both, *by_stage)])
-    return losses, *flat
+    return losses, reached, *(flat(side, learn) for side in found)
+
+
+def learned(method: nn.Module) -> list[nn.Parameter]:
+    return [each for each in method.student.parameters() if each.requires_grad]
+
+
+def flat(gradients: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:
+    """In a row, with zeros where there is none."""
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in pairs])
 
 
 def finite(value: float) -> float | None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from overhaul import distill, hub, models
+from overhaul.discovery import uncertain
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.hooked import Hooked
@@ -57,6 +58,8 @@ def make_student(
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
+    if by_features:
+        check_calls(student, setup)
     freeze_unreached(student, setup, by_features, notes)
     if not any(each.requires_grad for each in student.parameters()):
         raise UserError(f"{setup.student.family} has no parameter that learns: let some have requires_grad")
@@ -73,6 +76,16 @@ def check_student(setup: Setup, weights: hub.Weights | None, classes: int, by_fe
         check_logits(student, net.family, setup.image_size, classes, "--image_size")
         if by_features:
             models.stages(student, setup.image_size)
+
+
+def check_calls(student: Backbone, setup: Setup) -> None:
+    """UserError for features that were found in eval mode and may be others in training mode."""
+    if isinstance(student, Hooked) and (names := uncertain(student.bare, setup.image_size, student.features)):
+        raise UserError(
+            f"{setup.student.family} calls the modules of {some(names)} another number of times in training (an "
+            f"auxiliary head?), so these maps cannot be told by number: name modules that are called once "
+            f"(--student.positions)"
+        )
 
 
 def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from overhaul.data.loaders import to_size
 from overhaul.models import Stages
+from overhaul.nets import FUNCTION
 from overhaul.options import Run
 from overhaul.recipe import Setup
 
@@ -31,6 +32,8 @@ def make_ready(
         model.connectors = nn.SyncBatchNorm.convert_sync_batchnorm(model.connectors)
     if run.compile != "no":
         model.compile(**COMPILE[run.compile])
+    if accelerator.num_processes > 1 and FUNCTION.fullmatch(setup.student.family):
+        accelerator.ddp_handler.find_unused_parameters = True  # a user's network may skip layers at random
     teacher_forward = None
     if teacher is not None:
         teacher.to(accelerator.device, memory_format=torch.channels_last)

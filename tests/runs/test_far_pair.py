@@ -25,11 +25,28 @@ from overhaul.run import checkpoints
 from overhaul.setups import SETUPS
 from overhaul.training import networks, pretrained, start, trainer
 from overhaul.training.build import build
-from overhaul.training.evaluation import evaluate_source
+from overhaul.training.evaluation import evaluate, evaluate_source
 from overhaul.training.first_batch import measure_first_batch
 from overhaul.training.margins import measure_margins
 from overhaul.training.trainer import train
 
+COUNTED = """
+
+class Counted(Student):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.act, self.more = nn.ReLU(), nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for n in (8, 16))
+        self.aside = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        x = self.act(self.one[1](self.one[0](images)))
+        x = self.act(x + self.more[0](x))
+        aside = self.aside(self.act(x).mean((2, 3))) if self.training else None
+        x = self.act(self.two[1](self.two[0](x)))
+        x = self.act(self.three[1](self.three[0](x)))
+        logits = self.fc(self.act(x + self.more[1](x)).mean((2, 3)))
+        return (logits, aside) if self.training else logits
+"""
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
 
 
@@ -145,6 +162,42 @@ def test_the_first_batch_by_hand(place, parts):
     assert found["cross_entropy"] == pytest.approx(cross_entropy) and found["distill_loss"] == pytest.approx(distilled)
     assert found["stage_losses"] == pytest.approx(stages)
     assert found["gradient_ratio"] == pytest.approx((totals[1].norm() / totals[0].norm()).item(), rel=1e-4)
+
+
+def test_a_student_that_ties_tensors_and_skips_layers_goes_on_and_trains_on_two_processes(
+    place, few_digits, ranks, monkeypatch, tmp_path
+):
+    setup = pair(place, student=Net(family=f"{place / 'nets.py'}:restless"), batch_size=24)
+    runs = [Run(output_dir=str(tmp_path / name), data_path=few_digits, gradient_accumulation_steps=2) for name in "ab"]
+    whole = train(setup, runs[0])
+    stop(monkeypatch, setup, runs[1], 2)
+    assert outcome(train(setup, runs[1])) == outcome(whole)
+    source = ["--teacher", setup.teacher.family, "--teacher.weights", setup.teacher.weights]
+    names = ["--student", setup.student.family, *source, "--data_path", few_digits]
+    sizes = ["--image_size", "16", "--batch_size", "24", "--epochs", "2", "--output_dir", str(tmp_path / "two")]
+    for each in ranks("support.runs:command", "train", "--setup", "digits", *names, *sizes):
+        assert each.status == 0, each.err
+
+
+def test_logits_that_overflow_while_batchnorms_settle_count_as_wrong(place, capsys):
+    of = build(pair(place), Run())
+    of.student.net.one[1].running_var.fill_(-1)
+    how = of.student, of.test_loader, of.normalize, of.accelerator
+    assert evaluate(*how, in_training=True)["top1"] == 0
+    assert "which count as wrong" in capsys.readouterr().err
+    with pytest.raises(overhaul.UserError, match="no finite numbers"):
+        evaluate(*how)
+
+
+def test_maps_that_training_mode_counts_otherwise_are_refused(place, tmp_path):
+    code = (place / "nets.py").read_text() + COUNTED
+    (tmp_path / "counted.py").write_text(code)
+    setup = pair(place, student=Net(family=f"{tmp_path / 'counted.py'}:Counted"))
+    with pytest.raises(overhaul.UserError, match=r"modules of act#1:in, act#4:in another number of times in training"):
+        build(setup, Run())
+    names = "one.1", "three.1"
+    positions = replace(setup.teacher, positions=("layers.1", "layers.2"))
+    build(replace(setup, student=replace(setup.student, positions=names), teacher=positions), Run())
 
 
 def test_loss_gradient_margins_and_first_batch_are_those_of_one_process(ranks, place):

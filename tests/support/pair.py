@@ -56,8 +56,43 @@ class Teacher(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Restless(Student):
+    """Has one convolution under two names and its weight in another, asks a state for its version, skips a layer."""
+
+    _version = 2
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.more, self.other = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.again, self.other.weight = self.more, self.more.weight
+
+    def forward(self, images):
+        x = self.two(self.one(images))
+        x = self.three[1](self.three[0](x))
+        if not self.training or torch.rand(()) < 0.5:
+            x = x + self.other(self.again(x))
+        return self.fc(self.drop(x.relu().mean((2, 3))))
+
+    def _load_from_state_dict(self, state, prefix, metadata, *more):
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *more)
+
+
+class Around(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = Restless(num_classes)
+
+    def forward(self, images):
+        return self.body(images)
+
+
 def student(num_classes):
     return Student(num_classes)
+
+
+def restless(num_classes):
+    return Around(num_classes)
 
 
 def teacher(num_classes):
