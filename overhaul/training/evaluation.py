@@ -61,13 +61,8 @@ def evaluate(
     top1, top5, images, broken, odd = accelerator.reduce(counts, "sum").tolist()
     expected = loader.expected
     assert expected in (None, images + broken), f"{images + broken} of {expected} test images were counted"
-    words = f"the network gives no finite numbers for {odd} of {images + broken} test images"
-    if odd and not in_training:
-        raise UserError(
-            f"{words}: look at its BatchNorms (a negative running_var?), its mean and std, and the precision"
-        )
-    if odd:  # MNASNet's running statistics take thousands of steps
-        warn_all(accelerator, [f"{words}, which count as wrong: have its BatchNorms seen enough steps to settle?"])
+    if odd:
+        tell_of_odd(accelerator, f"{odd} of {images + broken} test images", in_training)
     if not images:
         raise UserError(f"all {broken} test images are broken")
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}
@@ -90,6 +85,17 @@ def check_logits(network: Backbone, family: str, size: int, classes: int, flag: 
             f"{family} gives logits {list(logits.shape[1:])} of an image, and {classes} classes are to be told: its "
             f"function must take num_classes, or give so many"
         )
+
+
+def tell_of_odd(accelerator: Accelerator, which: str, in_training: bool) -> None:
+    """Of images for which a network gives no finite numbers; UserError for one that is not in training."""
+    words = f"the network gives no finite numbers for {which}"
+    if not in_training:
+        raise UserError(
+            f"{words}: look at its BatchNorms (a negative running_var?), its mean and std, and the precision"
+        )
+    # the running statistics of MNASNet take thousands of steps
+    warn_all(accelerator, [f"{words}, which count as wrong: have its BatchNorms seen enough steps to settle?"])
 
 
 @dataclass(frozen=True)

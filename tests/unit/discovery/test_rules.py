@@ -46,13 +46,13 @@ def test_the_maps_of_our_families_are_those_of_their_own_forward_stages(name):
 
 FOUND = {  # name: activation, what is behind
     "Plain": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
-    "Shared": ["act#0:in relu direct", "act#1:in relu direct", "act#2:in relu direct"],
-    "Statement": ["act#0:in relu direct", "act#1:in relu direct", "act#2:in relu direct"],
+    "Shared": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
+    "Statement": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
     "Through": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
     "Silu": ["stage1.1:out silu direct", "stage2.1:out silu direct", "stage3.1:out silu direct"],
     "Functional": [f"(net) batch_norm#{number}:out relu direct" for number in range(3)],
     "Direct": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
-    "Residual": ["act#0:in relu direct", "act#1:in relu direct", "act#3:in relu sum"],
+    "Residual": ["stage1.1:out relu direct", "stage2.1:out relu direct", "act#3:in relu sum"],
     "Preactivated": ["blocks.1.act:in relu direct", "blocks.3.act:in relu direct", "norm:out relu direct"],
     "Checkpointed": ["stage1.1:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
     "Named": ["net:out relu direct", "stage2.1:out relu direct", "stage3.1:out relu direct"],
