@@ -100,7 +100,7 @@ def predict(
         class_names: a text file with one class name a line, for a source that does not name them
     """
     found, like = of_source(source, net, options), get(setup) if setup else None
-    from overhaul.training.evaluation import predict
+    from overhaul.training.prediction import predict
 
     return predict(found, [images] if isinstance(images, (str, Path)) else images, top, like, class_names)
 

@@ -16,7 +16,8 @@ from overhaul import hub
 from overhaul.hub.export import export
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net
-from overhaul.training.evaluation import evaluate_source, predict
+from overhaul.training.evaluation import evaluate_source
+from overhaul.training.prediction import predict
 from overhaul.training.trainer import train
 
 NETS = {

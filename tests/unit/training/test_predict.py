@@ -11,7 +11,7 @@ from support.runs import SMALL_NET
 from overhaul import hub, models
 from overhaul.data.decoding import centre, decode
 from overhaul.setups import SETUPS
-from overhaul.training.evaluation import predict
+from overhaul.training.prediction import predict
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
