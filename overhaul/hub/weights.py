@@ -66,7 +66,7 @@ def fetch(source: str, net: Net | None = None, usual: Net | None = None, key: st
         return from_file(path, net, usual, key)
     if key is not None:
         raise UserError(f"{source} is no checkpoint file, so its weights have no key {key!r}")
-    if source == "torchvision":
+    if source == "torchvision" and not any(map(is_student, (path, RunFolder(path).student("final")))):
         return from_torchvision(net or usual)
     if zoo.is_entry(source):
         weights = from_entry(source, net)
