@@ -42,7 +42,7 @@ class Killed:
         environment = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
         self.started = time.time()
         with self.log.open("a") as log:
-            log.write(f"--- {time.time()}\n")
+            log.write(f"@@@ {time.time()}\n")
             log.flush()
             self.process = subprocess.Popen(
                 self.command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -52,7 +52,7 @@ class Killed:
     @property
     def said(self) -> str:
         """What was printed since the last start."""
-        return self.log.read_text().rpartition("--- ")[2]
+        return self.log.read_text().rpartition("@@@ ")[2]
 
     def wait_for(self, happens) -> bool:
         """Whether it happened before the run's end."""
