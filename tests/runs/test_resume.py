@@ -72,9 +72,9 @@ def test_every_kind_of_run_ends_the_same(digits_teacher, few_digits, monkeypatch
 def test_told_to_stop_during_evaluation(digits_teacher, finished, monkeypatch, tmp_path):
     setup, run, evaluate = quick(digits_teacher), Run(output_dir=str(tmp_path / "run")), loop.evaluate
 
-    def told(*arguments):
+    def told(*arguments, **more):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return evaluate(*arguments)
+        return evaluate(*arguments, **more)
 
     with (
         monkeypatch.context() as patch,
@@ -89,7 +89,7 @@ def test_told_to_stop_during_evaluation(digits_teacher, finished, monkeypatch, t
 
 def test_the_last_two_checkpoints_and_the_best_are_kept(digits_teacher, monkeypatch, tmp_path):
     accuracies, evaluate = iter([50.0, 40.0]), loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *a: {**evaluate(*a), "top1": next(accuracies, 20.0)})
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: {**evaluate(*a, **k), "top1": next(accuracies, 20.0)})
     train(quick(digits_teacher, epochs=4), Run(output_dir=str(tmp_path / "run"), checkpoint_steps=10))
     names = ["epoch-0001", "epoch-0003-step-000014", "epoch-0004"]
     assert [path.name for path in checkpoints.found(tmp_path / "run")] == names
