@@ -94,6 +94,8 @@ def backbone(network: nn.Module, image_size: int, positions: Sequence[str] | Non
     """The network, which gives its features."""
     if not isinstance(network, nn.Module):
         raise UserError(f"a student and a teacher are nn.Modules, not a {type(network).__name__}")
+    if not isinstance(image_size, int) or image_size < 1:
+        raise UserError(f"image_size is a side in pixels, such as 224, not {image_size}")
     if isinstance(network, Backbone) and not positions:
         return network
     names = (positions,) if isinstance(positions, str) else positions and tuple(positions)

@@ -246,7 +246,7 @@ def test_a_distilled_module_is_moved_copied_pickled_and_saved(plain_pair):
 @pytest.mark.slow
 def test_a_distilled_module_is_compiled_as_one_graph():
     images = torch.randn(4, 3, 32, 32)
-    model = distill.distill(Chain(4, 6, 8), Chain(6, 8, 10, norm=group_norm), (32, 32), images=images).eval()
+    model = distill.distill(Chain(4, 6, 8), Chain(6, 8, 10, norm=group_norm), 32, images=images).eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), model(images))
 
@@ -264,6 +264,8 @@ def test_our_own_networks_are_taken_as_they_are():
 def test_what_cannot_be_distilled_is_a_line(plain_pair):
     with pytest.raises(overhaul.UserError, match=r"nn.Modules, not a function"):
         distill.distill(group_norm, plain_pair[1])
+    with pytest.raises(overhaul.UserError, match=r"image_size is a side in pixels, such as 224, not \(32, 32\)"):
+        distill.distill(*plain_pair[:2], (32, 32))
     with pytest.raises(overhaul.UserError, match="convolution stage"):
         distill.distill(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), plain_pair[1], 32)
     alone = distill.distill(Chain(4, 6), Chain(4, 6, 8), 8)
