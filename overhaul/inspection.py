@@ -1,5 +1,6 @@
 """What would be compared between two networks, or what one has to compare: without data, training or weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from overhaul import hub, models
@@ -56,7 +57,7 @@ def made(net: Net, image_size: int | None) -> tuple[Backbone, int]:
         net = Net(family=found.family, kwargs=found.kwargs, positions=net.positions)
     own = preprocessing(config, net.weights or "") or images_of(net.weights) or images_of(net.family)
     size = image_size or (own and own.size) or PIXELS
-    return models.outline(Net(**{**vars(net), "kwargs": {"num_classes": CLASSES, **net.kwargs}}), size), size
+    return models.outline(replace(net, kwargs={"num_classes": CLASSES, **net.kwargs}), size), size
 
 
 def summary(net: Net, network: Backbone, size: int) -> dict:

@@ -99,5 +99,4 @@ def models() -> list[dict]:
 def example(family: str) -> dict | None:
     """The arguments of the first network of a family in SETUPS."""
     nets = (net for row in SETUPS.values() for net in (row.student, row.teacher) if net)
-    kwargs = next((net.kwargs for net in nets if net.family == family), None)
-    return kwargs and {key: value for key, value in kwargs.items() if key != "num_classes"}
+    return next((net.arguments for net in nets if net.family == family), None)

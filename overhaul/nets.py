@@ -96,6 +96,11 @@ class Net:
         """Whether neither its family nor its weights are named."""
         return not (self.family or self.weights)
 
+    @property
+    def arguments(self) -> dict[str, int | bool | float | str]:
+        """Its kwargs but for the number of classes."""
+        return {key: value for key, value in self.kwargs.items() if key != "num_classes"}
+
     def of(self, family: str) -> "Net":
         """The net of a family: this one, or one that has no more of it than the number of classes."""
         kept = {key: value for key, value in self.kwargs.items() if key == "num_classes"}

@@ -151,7 +151,7 @@ default_cfgs = generate_default_cfgs(
     {name: default_cfg(row) for name, row in NAMED.items()} | {TORCHVISION: timm_torchvision.DEFAULT_CFG}
 )
 for name, row in NAMED.items():
-    arguments = {key: each for key, each in row.student.kwargs.items() if key != "num_classes"}
+    arguments = row.student.arguments
     register(name, class_of(row.student.family), OURS[row.student.family].features, **arguments)
 for family in {*models.FAMILIES} - {*OURS, "resnet"}:
     register(f"overhaul_{family}", class_of(family))

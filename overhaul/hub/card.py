@@ -4,7 +4,7 @@ from pathlib import Path
 
 from overhaul.data.known import TITLES
 from overhaul.hub.config import preprocessing
-from overhaul.hub.entries import arguments_of, library_of
+from overhaul.hub.entries import library_of
 from overhaul.hub.markdown import LICENCES, escaped, licence_line, name_of, net_named, positions
 from overhaul.recipe import Preprocessing, Published
 from overhaul.run.folder import best_line
@@ -70,7 +70,7 @@ def loading(student: dict, library: str) -> dict:
     return {
         "library": library,
         "architecture": student["family"].partition(":")[2],
-        "arguments": ", ".join(f"{key}={value!r}" for key, value in arguments_of(net_named(student)).items()),
+        "arguments": ", ".join(f"{key}={value!r}" for key, value in net_named(student).arguments.items()),
         "code": student["family"] if library == "file" else None,
         "needs_ours": "" if in_timm else " and overhaul",
         "import_ours": "" if in_timm else "\nimport overhaul.timm_models",

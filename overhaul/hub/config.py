@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from overhaul import models
-from overhaul.hub.entries import FILE, NAMED, TORCHVISION, file_net, library_entries, library_of, net_entries
+from overhaul.hub.entries import FILE, NAMED, TORCHVISION, file_net, library_entries, net_entries
 from overhaul.models import libraries
 from overhaul.models.limits import plain_arguments
 from overhaul.recipe import Net, Preprocessing, Setup, is_mean, is_std
@@ -176,8 +176,8 @@ def normalised(config: dict, net: Net, source: str, named: Net, row: Setup | Non
 
 def usual_size(net: Net) -> int:
     """Side of the images, in pixels, of the first setup that has a net of this family; of timm's, as timm has it."""
-    if library_of(net.family) == "timm":
-        return models.outline(net).bare.pretrained_cfg["input_size"][-1]
+    if usual := libraries.images_of(net.family):
+        return usual.size
     rows = (row for row in SETUPS.values() if net.family in {own.family for own in (row.student, row.teacher) if own})
     return next((row.image_size for row in rows), 224)
 

@@ -1,6 +1,5 @@
 """What a config.json says of a network, in timm's layout: which one it is, and what timm knows of it."""
 
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from overhaul import models
 from overhaul.models.limits import plain_arguments
 from overhaul.recipe import FUNCTION, LIBRARY, Net, Setup
 from overhaul.setups import SETUPS
+from overhaul.system.files import sha256
 from overhaul.system.messages import UserError, printable
 
 TORCHVISION, FILE = "overhaul_torchvision", "overhaul_file"  # the architectures of networks that timm lacks
@@ -52,13 +52,9 @@ def without_folder(family: str) -> str:
     return f"{Path(match[1]).name}:{match[2]}" if match else family
 
 
-def arguments_of(net: Net) -> dict:
-    return {key: value for key, value in net.kwargs.items() if key != CLASSES}
-
-
 def net_entries(net: Net) -> dict:
     """The entries of a config.json that say which net it is."""
-    arguments, library = arguments_of(net), library_of(net.family)
+    arguments, library = net.arguments, library_of(net.family)
     name = net.family.partition(":")[2]
     if net.family == "resnet":
         name, arguments = f"resnet{arguments['depth']}", {}
@@ -81,7 +77,7 @@ def file_entries(family: str) -> dict:
 def digest(file: str) -> str | None:
     """SHA-256 of a user's file as it was when this process first asked; None where it is not there."""
     try:
-        return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
+        return sha256(Path(file).expanduser())
     except OSError:
         return None
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from overhaul.hub.entries import arguments_of, library_of
+from overhaul.hub.entries import library_of
 from overhaul.hub.students import UNKNOWN
 from overhaul.recipe import FUNCTION, Net
 
@@ -27,7 +27,7 @@ def name_of(network: dict) -> str:
     if said == "file":
         file, name = FUNCTION.fullmatch(net.family).groups()
         said = Path(file).name
-    arguments = "".join(f" {key} {value}" for key, value in arguments_of(net).items())
+    arguments = "".join(f" {key} {value}" for key, value in net.arguments.items())
     return escaped(f"{name}{arguments} ({said})")
 
 

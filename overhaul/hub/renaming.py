@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from overhaul import models
-from overhaul.hub.entries import CLASSES, arguments_of, library_of
+from overhaul.hub.entries import CLASSES, library_of
 from overhaul.recipe import Net
 
 DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  # in the files of torchvision
@@ -38,7 +38,7 @@ def by_timm(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
             pretrained=True,
             pretrained_cfg_overlay=weights,
             num_classes=classes,
-            **arguments_of(net),
+            **net.arguments,
         )
     except Exception:  # tensors of others may fail anywhere in it
         return None

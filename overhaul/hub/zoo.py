@@ -10,7 +10,7 @@ from overhaul.hub.config import images_entry
 from overhaul.hub.entries import net_entries
 from overhaul.hub.renaming import converted
 from overhaul.models import libraries
-from overhaul.recipe import LIBRARY, Net, Preprocessing
+from overhaul.recipe import LIBRARY, Net
 from overhaul.system.messages import UserError
 
 
@@ -45,7 +45,7 @@ def fetch(source: str, named: Net | None) -> tuple[Net, dict[str, Tensor], dict,
     state = converted(net, state)
     last = state.get(f"{models.classifier(net)}.weight")
     net.kwargs["num_classes"] = len(names or (last if last is not None else ()))
-    return net, state, config_of(entry, net, names), file
+    return net, state, config_of(source, entry, net, names), file
 
 
 def as_trained(family: str, entry) -> dict:
@@ -57,11 +57,7 @@ def as_trained(family: str, entry) -> dict:
     return {"image_size": size} if name.startswith("vit_") and size != 224 else {}
 
 
-def config_of(entry, net: Net, names: list[str] | None) -> dict:
-    show = entry.transforms()
-    how = Preprocessing(
-        show.crop_size[0], show.resize_size[0], tuple(show.mean), tuple(show.std), show.interpolation.value
-    )
+def config_of(source: str, entry, net: Net, names: list[str] | None) -> dict:
     licence = {"license": entry.meta["license"]} if "license" in entry.meta else {}
     labels = {"label_names": list(names)} if names else {}
-    return {**net_entries(net), **labels, "pretrained_cfg": {**images_entry(how), **licence}}
+    return {**net_entries(net), **labels, "pretrained_cfg": {**images_entry(libraries.images_of(source)), **licence}}

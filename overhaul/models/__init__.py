@@ -90,12 +90,8 @@ def create(net: Net | str, image_size: int = 224, **kwargs) -> Backbone:
     net = replace(net, kwargs={**net.kwargs, **kwargs})
     check(net)
     foreign = is_foreign(net.family)
-    network = (libraries.make if foreign else own)(net.family, net.kwargs)
+    network = libraries.make(net.family, net.kwargs) if foreign else family(net.family)(**net.kwargs)
     return Hooked(network, image_size, net.positions) if foreign or net.positions else network
-
-
-def own(name: str, kwargs: dict) -> Backbone:
-    return family(name)(**kwargs)
 
 
 def outline(net: Net, image_size: int = 224, limited: bool = False) -> Backbone:
@@ -152,7 +148,7 @@ def classes_of(net: Net) -> int:
 
 
 def heads_of(net: Net) -> tuple[tuple[str, ...], str, int | None]:
-    return found_heads(*key_of(replace(net, kwargs={key: each for key, each in net.kwargs.items() if key != CLASSES})))
+    return found_heads(*key_of(replace(net, kwargs=net.arguments)))
 
 
 def tensors(net: Net) -> Mapping[str, torch.Tensor]:

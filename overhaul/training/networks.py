@@ -13,10 +13,9 @@ from overhaul.discovery import uncertain
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.hooked import Hooked
-from overhaul.models.libraries import sha256_of
 from overhaul.nets import LIBRARY, Net, is_foreign
 from overhaul.recipe import Setup
-from overhaul.setups import SETUPS, same_net
+from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError, some
 from overhaul.training.evaluation import check_logits
 from overhaul.training.pretrained import start_from
@@ -127,8 +126,7 @@ def weights_to_try(setup: Setup) -> str:
 
 def alike(one: Net, other: Net) -> bool:
     """Whether two nets are the same but for their number of classes."""
-    nets = [replace(net, kwargs={k: v for k, v in net.kwargs.items() if k != "num_classes"}) for net in (one, other)]
-    return same_net(*nets)
+    return (one.family, one.arguments) == (other.family, other.arguments)
 
 
 def make_of(net: Net) -> str:
@@ -144,8 +142,3 @@ def positions(network: nn.Module | None) -> list[str] | None:
     if not isinstance(network, Hooked):
         return None
     return [" + ".join(map(str, each.at)) for each in network.features]
-
-
-def code_of(net: Net | None) -> str | None:
-    """The SHA-256 of the user's file that makes a network."""
-    return net and sha256_of(net.family)

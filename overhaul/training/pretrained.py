@@ -58,10 +58,9 @@ def with_images(setup: Setup, weights: hub.Weights | None) -> Setup:
 
 def unnumbered(net: Net, usual: Net | None) -> Net:
     """The net for any number of classes, unless another number is named than the row's."""
-    classes = "num_classes"
-    if usual and usual.kwargs.get(classes) != net.kwargs.get(classes):
+    if usual and usual.kwargs.get("num_classes") != net.kwargs.get("num_classes"):
         return net
-    return replace(net, kwargs={key: value for key, value in net.kwargs.items() if key != classes})
+    return replace(net, kwargs=net.arguments)
 
 
 def check_number(setup: Setup, classes: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from overhaul.hub.publish import Publisher
+from overhaul.models.libraries import sha256_of
 from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder, configuration, flatten
 from overhaul.run.state import State
@@ -13,7 +14,7 @@ from overhaul.training.beside import Baseline
 from overhaul.training.build import Components
 from overhaul.training.margins import measure_margins
 from overhaul.training.metrics import Meter
-from overhaul.training.networks import code_of, positions
+from overhaul.training.networks import positions
 from overhaul.training.progress import Pace, header, resumed, shown, start_progress
 from overhaul.training.record import make_record
 
@@ -42,7 +43,7 @@ class Start(Components):
             data=self.train_loader.images.fingerprint,
             **self.sums,
             positions={role: found for role, each in networks.items() if (found := positions(each))},
-            code={role: found for role, each in nets.items() if (found := code_of(each))},
+            code={role: found for role, each in nets.items() if each and (found := sha256_of(each.family))},
         )
 
     def resume_or_start(self) -> None:
