@@ -4,6 +4,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parent
 
@@ -16,6 +17,79 @@ def families() -> tuple[str, ...]:
 def methods() -> tuple[str, ...]:
     """The files of distill/ that name a class `Method`."""
     return tuple(files("distill", "Method"))
+
+
+class Method(NamedTuple):
+    """What a method says of itself, see distill.Distiller; settings: types and CIFAR's values by name; about: two
+    sentences; paper: the fields of distill.Paper, or None."""
+
+    name: str
+    about: str
+    settings: dict[str, tuple[type, Any]]
+    compares: str = ""
+    paper: dict | None = None
+    needs: str | None = "features"
+    embedded: bool = False
+    teacher_norm: str = "running"
+    hard_labels: bool = False
+    least_images: int = 1
+    defaults: dict[str, dict] = {}
+
+
+@cache
+def method(name: str) -> Method:
+    """Of one of methods(), read from its file."""
+    module = ast.parse(files("distill", "Method")[name])
+    lines = lineage(module, named_in(module, "Method"))
+    said = {key: value for each in reversed(lines) for key, value in literals(each).items()}
+    told = {key: said[key] for key in Method._fields if key in said}
+    about = (ast.get_docstring(lines[0]) or "").split("\n\n")[0]
+    taken = next((each for line in lines for each in line.body if getattr(each, "name", "") == "__init__"), None)
+    return Method(name=name, about=" ".join(about.split()), settings=settings_of(taken), **told)
+
+
+def lineage(module: ast.Module, of: ast.ClassDef) -> list[ast.ClassDef]:
+    """A class and those that it extends as far as they are in distill/, the nearest first."""
+    found, bases = [of], [each.id for each in of.bases if isinstance(each, ast.Name)]
+    own = {each.name: each for each in module.body if isinstance(each, ast.ClassDef)}
+    far = {
+        alias.name: node.module
+        for node in module.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("overhaul.distill.")
+        for alias in node.names
+    }
+    for base in bases:
+        if base in own:
+            found += lineage(module, own[base])
+        elif base in far:
+            theirs = ast.parse((PACKAGE / "distill" / f"{far[base].rpartition('.')[2]}.py").read_text("utf-8"))
+            classes = {each.name: each for each in theirs.body if isinstance(each, ast.ClassDef)}
+            found += lineage(theirs, classes[base])
+    return found
+
+
+def literals(of: ast.ClassDef) -> dict[str, Any]:
+    """What a class binds to plain values, and to calls of plain values by name, which count as dicts."""
+    found = {}
+    for each in of.body:
+        target = each.target if isinstance(each, ast.AnnAssign) else getattr(each, "targets", [None])[0]
+        if not isinstance(target, ast.Name) or each.value is None:
+            continue
+        try:
+            if isinstance(each.value, ast.Call):
+                found[target.id] = {given.arg: ast.literal_eval(given.value) for given in each.value.keywords}
+            else:
+                found[target.id] = ast.literal_eval(each.value)
+        except ValueError:
+            continue
+    return found
+
+
+def settings_of(taken: ast.FunctionDef | None) -> dict[str, tuple[type, Any]]:
+    """The keyword-only arguments of an __init__, their types and defaults."""
+    pairs = zip(taken.args.kwonlyargs, taken.args.kw_defaults, strict=True) if taken else ()
+    kinds = {"float": float, "int": int, "bool": bool}
+    return {each.arg: (kinds[ast.unparse(each.annotation)], ast.literal_eval(value)) for each, value in pairs}
 
 
 @cache
@@ -61,7 +135,11 @@ def tree(family: str) -> ast.Module:
 
 def network(family: str) -> ast.ClassDef:
     """The class that the file of a family names `Network`; an empty one where it is not defined there."""
-    module = tree(family)
+    return named_in(tree(family), "Network")
+
+
+def named_in(module: ast.Module, name: str) -> ast.ClassDef:
+    """The class that a file names so; an empty one where it is not defined there."""
     classes = {each.name: each for each in module.body if isinstance(each, ast.ClassDef)}
     names = {
         target.id: each.value.id
@@ -70,5 +148,5 @@ def network(family: str) -> ast.ClassDef:
         for target in each.targets
         if isinstance(target, ast.Name)
     }
-    empty = ast.parse("class Network: pass").body[0]
-    return classes.get("Network") or classes.get(names.get("Network"), empty)
+    empty = ast.parse(f"class {name}: pass").body[0]
+    return classes.get(name) or classes.get(names.get(name), empty)

@@ -1,23 +1,20 @@
 """The student alone."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from overhaul.distill.distiller import Distiller
 
 
-class Original(nn.Module):
-    """The student alone: the paper's baseline, and how teachers are trained."""
+class Original(Distiller):
+    """The network was trained alone, with cross-entropy. It is a teacher, or what a distilled student is compared to."""
 
+    compares = "nothing: the student alone"
     needs = None
 
-    def __init__(self, student: nn.Module, teacher: nn.Module | None = None) -> None:
-        super().__init__()
-        self.student = student
-        self.connectors = nn.ModuleList()
-
-    def forward(self, images: Tensor, teacher_stages=None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [batch, classes] and a distillation loss of zero."""
-        logits = self.student(images)
-        return logits, logits.new_zeros((), dtype=torch.float32)
+    def loss(self, student, teacher=None, labels: Tensor | None = None) -> Tensor:
+        """Zero."""
+        return student.logits.new_zeros((), dtype=torch.float32)
 
 
 Method = Original

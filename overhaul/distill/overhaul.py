@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from overhaul.distill.distiller import Distiller, Paper
 from overhaul.distill.margins import closed
-from overhaul.distill.pairing import pairs, stage_weights
+from overhaul.distill.pairing import stage_weights
 from overhaul.distill.resizing import resized
-from overhaul.models import Backbone
+from overhaul.models import Backbone, Stages
 from overhaul.system.messages import UserError
 
 PIECE, GPU_PIECE = {"cpu": 2**19}, 2**24  # elements of a map that the loss takes at once
@@ -73,18 +74,29 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels))
 
 
-class Overhaul(nn.Module):
-    """A student with one connector a pair of features; gives its logits and the weighted sum of the stage losses.
+class Overhaul(Distiller):
+    """A comprehensive overhaul of feature distillation compares the feature maps of teacher and student before the ReLU
+    that ends each stage: the teacher's through a margin ReLU, which keeps its positive responses and cuts its negative
+    ones at their expected value, the student's through a 1x1 convolution that is thrown away afterwards. Their partial
+    L2 distance, which leaves alone where both are negative and the student lies lower, is added to the cross-entropy.
 
-    pairs: see pairing.pairs. measured: by the number of a pair whose margin only data tell, the teacher's feature; see
-    set_margins.
+    The sum of the pairs' losses, pair i of n with the weight 1 / 2^(n - 1 - i); see pairing.pairs. measured: by the
+    number of a pair whose margin only data tell, the teacher's feature; see set_margins.
     """
 
-    needs = "features"
+    paper = Paper(
+        title="A Comprehensive Overhaul of Feature Distillation",
+        authors="Heo, Byeongho and Kim, Jeesoo and Yun, Sangdoo and Park, Hyojin and Kwak, Nojun and Choi, Jin Young",
+        venue="International Conference on Computer Vision (ICCV)",
+        year=2019,
+        key="heo2019comprehensive",
+    )
+    compares = "maps before the ReLU of each stage"
+    teacher_norm = "batch"
 
     def __init__(self, student: Backbone, teacher: Backbone) -> None:
-        super().__init__()
-        self.student, self.pairs, self.measured = student, pairs(student, teacher), {}
+        super().__init__(student, teacher)
+        self.measured = {}
         mine, theirs, norms = student.widths, teacher.widths, teacher.norms
         self.connectors = nn.ModuleList(connector(mine[i], theirs[j]) for i, j in self.pairs)
         for number, (_, j) in enumerate(self.pairs):
@@ -99,10 +111,9 @@ class Overhaul(nn.Module):
         for number, each in zip(self.measured, margins, strict=True):
             self.get_buffer(f"margin{number}").copy_(each)
 
-    def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [batch, classes] and the distillation loss, a scalar; stage i of n weighs 1 / 2^(n - 1 - i)."""
-        logits, features = self.student.forward_stages(images)
-        return logits, self.distance(features, teacher_stages.features)
+    def loss(self, student: Stages, teacher: Stages, labels: Tensor | None = None) -> Tensor:
+        """As in Distiller; partial_l2 sees to the precision."""
+        return self.distance(student.features, teacher.features)
 
     def distance(self, features: list[Tensor], targets: list[Tensor]) -> Tensor:
         """The distillation loss of the student's feature maps (before the connectors) and the teacher's."""

@@ -16,7 +16,7 @@ from overhaul import catalogue
 from overhaul.discovery import meta_twin
 from overhaul.models import heads, libraries, limits
 from overhaul.models.anatomy import stages, sync_bn, unreached
-from overhaul.models.backbone import Backbone, Stages
+from overhaul.models.backbone import Backbone, Embedded, Stages, embedding
 from overhaul.models.hooked import Hooked
 from overhaul.nets import FUNCTION, Net, is_foreign
 from overhaul.system.messages import UserError
@@ -29,6 +29,7 @@ LARGEST = {"depth": 2000, "width": 64, "alpha": 2000, "num_classes": 1_000_000} 
 __all__ = [
     "FAMILIES",
     "Backbone",
+    "Embedded",
     "Hooked",
     "Stages",
     "check",
@@ -36,6 +37,7 @@ __all__ = [
     "classes_of",
     "classifier",
     "create",
+    "embedding",
     "identify",
     "is_complete",
     "outline",

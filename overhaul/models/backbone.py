@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.system.messages import UserError
@@ -20,6 +21,19 @@ class Stages(NamedTuple):
     features: list[Tensor]
 
 
+class Embedded(NamedTuple):
+    """Stages, and what the classifier gets: [batch, channels], averaged over its positions."""
+
+    logits: Tensor
+    features: list[Tensor]
+    embedding: Tensor
+
+
+def embedding(stages: Stages | Embedded) -> Tensor:
+    """What the classifier gets, [batch, channels]: the last map after its ReLU, averaged, where it is not given."""
+    return stages.embedding if isinstance(stages, Embedded) else F.relu(stages.features[-1]).mean((2, 3))
+
+
 class Backbone(nn.Module):
     """A classifier that also gives the feature maps before each stage's last activation."""
 
@@ -30,6 +44,11 @@ class Backbone(nn.Module):
     def forward_stages(self, images: Tensor) -> Stages:
         """Logits and feature maps of normalised images, in one pass in which no layer runs twice."""
         raise NotImplementedError
+
+    def forward_embedded(self, images: Tensor) -> Embedded:
+        """The same pass, which also gives what the classifier gets."""
+        stages = self.forward_stages(images)
+        return Embedded(*stages, embedding(stages))
 
     @property
     def norms(self) -> list:
@@ -43,6 +62,11 @@ class Backbone(nn.Module):
     def widths(self) -> list[int]:
         """The channels of each feature."""
         return [channels(norm) for norm in self.norms]
+
+    @property
+    def embedding_width(self) -> int:
+        """The channels of what the classifier gets."""
+        return self.widths[-1]
 
     @property
     def bare(self) -> nn.Module:
