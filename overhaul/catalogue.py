@@ -2,8 +2,10 @@
 
 import ast
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parent
@@ -33,7 +35,7 @@ class Method(NamedTuple):
     teacher_norm: str = "running"
     hard_labels: bool = False
     least_images: int = 1
-    defaults: dict[str, dict] = {}
+    defaults: Mapping[str, dict] = MappingProxyType({})
 
 
 @cache

@@ -7,7 +7,9 @@ from overhaul.distill.distiller import Distiller
 
 
 class Original(Distiller):
-    """The network was trained alone, with cross-entropy. It is a teacher, or what a distilled student is compared to."""
+    """The network was trained alone, with cross-entropy. It is a teacher, or what a distilled student is compared
+    to.
+    """
 
     compares = "nothing: the student alone"
     needs = None
