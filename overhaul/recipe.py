@@ -1,9 +1,9 @@
 """What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from overhaul import catalogue
+from overhaul import catalogue, methods
 from overhaul.nets import (
     FUNCTION,
     LIBRARY,
@@ -30,6 +30,10 @@ __all__ = [
     "is_std",
     "named",
 ]
+
+
+Norm = Literal["batch", "running"]  # what a teacher's BatchNorms normalise by
+BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Setup:
 
     Args:
         name: the row's name in SETUPS
-        method: overhaul (distillation) or original (the student alone)
+        method: how the student is taught, see `overhaul methods`: overhaul, original (the student alone), another, or
+            several summed up, as in overhaul+kd
+        method_settings: of its settings those that are not the usual ones, as in {"temperature": 2}; of a sum by method
         data: cifar10, cifar100, digits, imagenet, a Hub id or a folder
         student: the network that learns: timm:NAME, torchvision:NAME or FILE.py:FUNCTION, with fresh weights, or where
             the trained weights are that it begins with (a run's folder, a file, a Hub id)
@@ -98,8 +104,12 @@ class Setup:
         momentum: of SGD
         nesterov: whether the momentum is Nesterov's
         weight_decay: on every parameter of student and connectors
-        distill_weight: weight of the summed stage losses beside the cross-entropy
-        teacher_norm: statistics of the teacher's BatchNorms: batch (of each batch, as in the paper) or running
+        label_weight: weight of the cross-entropy; the method's own, the least of a sum's, unless named
+        distill_weight: weight of the distillation loss, of overhaul of the summed stage losses; the method's own unless
+            named; of a sum by method
+        ramp_epochs: epochs in which the distillation weight grows to its full height, 0 being none; by method in a sum
+        teacher_norm: statistics of the teacher's BatchNorms: batch (of each batch, as overhaul has it) or running (as
+            the others do); of a sum also by method
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
         image_size: side of the training and test images in pixels; the student's own where the setup leaves it open
         test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
@@ -109,10 +119,12 @@ class Setup:
         mean: of the pixels, a channel each, in 0..1
         std: of the pixels, a channel each, in 0..1
         published: the paper's errors
+        like: cifar or imagenet, whose values of the methods are the setup's
     """
 
     name: str
     method: str = "overhaul"
+    method_settings: dict[str, Any] = field(default_factory=dict)
     data: str | None
     student: Net
     teacher: Net | None = None
@@ -125,8 +137,10 @@ class Setup:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float
-    distill_weight: float
-    teacher_norm: Literal["batch", "running"] = "batch"
+    label_weight: float = 1.0
+    distill_weight: float | dict[str, float]
+    ramp_epochs: int | dict[str, int] = 0
+    teacher_norm: Norm | dict[str, Norm] = "batch"
     mixup: float = 0.0
     image_size: int | None
     test_resize: int | None = None
@@ -136,10 +150,20 @@ class Setup:
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
     published: Published | None = None
+    like: Literal["cifar", "imagenet"] = "cifar"
 
     def __post_init__(self) -> None:
-        choose("--method", self.method, catalogue.methods())
-        choose("--teacher_norm", self.teacher_norm, ("batch", "running"))
+        methods.check(self.method)
+        object.__setattr__(self, "method_settings", methods.settings(self.method, self.method_settings))
+        for name in BY_METHOD:
+            object.__setattr__(self, name, methods.alone_or_by(f"--{name}", self.method, getattr(self, name)))
+        for value in self.of_methods("teacher_norm"):
+            choose("--teacher_norm", value, get_args(Norm))
+        for name in ("distill_weight", "ramp_epochs"):
+            if not all(0 <= value < 1e30 for value in self.of_methods(name)):
+                raise UserError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
+        if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
+            raise UserError(f"--method {hard[0]} needs class numbers, and --mixup makes probabilities of them")
         for role, net in (("student", self.student), ("teacher", self.teacher)):
             if net and net.family:
                 check_names(f"--{role}", net)
@@ -147,7 +171,7 @@ class Setup:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
-        for name in ("lr", "momentum", "weight_decay", "distill_weight", "mixup", "pad"):
+        for name in ("lr", "momentum", "weight_decay", "label_weight", "mixup", "pad"):
             if not 0 <= getattr(self, name) < 1e30:
                 raise UserError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
         if not all(0 < fraction < 1 for fraction in self.lr_drops):
@@ -166,6 +190,16 @@ class Setup:
             raise UserError("--student.mean and --student.std count for nothing: the student sees --mean and --std")
         if self.student.image_size:
             raise UserError("--student.image_size counts for nothing: the student sees images of --image_size")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that are summed up, or the one that there is."""
+        return methods.parts(self.method)
+
+    def of_methods(self, field: str) -> list:
+        """A value that each method may have of its own, in their order."""
+        value = getattr(self, field)
+        return [value[name] if isinstance(value, dict) else value for name in self.methods]
 
     @property
     def preprocessing(self) -> Preprocessing | None:

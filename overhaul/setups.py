@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
 from overhaul.system.messages import UserError, check_source, choose, nearest
-
-HIDDEN = ("name", "published")  # of a Setup's fields: what names a row and what the paper says of it
+from overhaul.usual import HIDDEN, OF_METHOD, changed
 
 
 def get(name: str) -> Setup:
@@ -29,12 +28,13 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     for role in ("teacher", "student"):
         if not isinstance(recipe.get(role), (Net, type(None))):
             recipe[role] = (getattr(setup, role) or ANY).said(recipe[role])
-    changed, run = replace(setup, **recipe), Run(**{name: changes[name] for name in runs if name in changes})
-    refuse_idle(setup, changed, run)
-    for net in filter(None, (changed.student, changed.teacher)):
+    run = Run(**{name: changes[name] for name in runs if name in changes})
+    asked = changed(setup, SETUPS.get(setup.name, setup), recipe)
+    refuse_idle(setup, asked, run)
+    for net in filter(None, (asked.student, asked.teacher)):
         if net.weights:
             check_source(net.weights)
-    return changed, run
+    return asked, run
 
 
 def check_whole(setup: Setup, run: Run) -> None:
@@ -52,7 +52,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     """UserError for a setting that is not the row's, or not the usual one, and would change nothing."""
     idle = {}
     if setup.method == "original":
-        alone = ("teacher", "distill_weight", "teacher_norm", "beside")
+        alone = ("teacher", *OF_METHOD, "beside")
         idle |= dict.fromkeys(alone, "--method original trains the student alone")
     if setup.crop_area:
         idle["pad"] = "with --crop_area there is no border"
@@ -176,6 +176,7 @@ IMAGENET_A = Setup(
     image_size=224,
     test_resize=256,
     crop_area=(0.08, 1.0),
+    like="imagenet",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     published=Published(21.69, 23.72, 21.65, "best", top5=(5.95, 6.97, 5.83)),

@@ -11,14 +11,16 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from overhaul import api
+from overhaul import api, catalogue
 from overhaul.cli.values import NO_YAML, SWITCH, Reader, accept, is_switch, kinds_of, loaded, of_origin, words
 from overhaul.options import Run
 from overhaul.recipe import Net, Setup, named
 from overhaul.setups import HIDDEN, SETUPS, get
 from overhaul.system.messages import UserError, nearest
+from overhaul.usual import as_entries
 
 ROLES = ("student", "teacher")
+METHOD, SETTINGS = "method", "method_settings"  # the flags --method.temperature, the argument method_settings
 ONLY_FLAGS = ("config", "print_config")  # no entries of a --config file
 
 
@@ -133,10 +135,21 @@ def gathered(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_flags() -> Flags:
-    recipe = {each.name: each.type for each in fields(Setup) if each.name not in (*HIDDEN, *ROLES)}
+    recipe = {each.name: each.type for each in fields(Setup) if each.name not in (*HIDDEN, *ROLES, SETTINGS)}
     nets = dict.fromkeys(ROLES, Net) | flags_of_nets(ROLES)
     own = {"setup": str, "config": str, "print_config": bool}
-    return Flags("train", own | recipe | nets | {each.name: each.type for each in fields(Run)})
+    runs = {each.name: each.type for each in fields(Run)}
+    return Flags("train", own | recipe | settings_of_methods() | nets | runs)
+
+
+def settings_of_methods() -> dict[str, Any]:
+    """The flags of the methods' settings, alone and by their method, and their types."""
+    found = {}
+    for method in catalogue.methods():
+        for name, (kind, _) in catalogue.method(method).settings.items():
+            known = found.get(f"{METHOD}.{name}", kind)
+            found |= {f"{METHOD}.{name}": known if known is kind else known | kind, f"{METHOD}.{method}.{name}": kind}
+    return found
 
 
 def parse_training(argv: list[str]) -> dict:
@@ -182,7 +195,13 @@ def names_student(names: Iterable[str]) -> bool:
 
 def changes(row: Setup, sources: list[dict]) -> dict:
     """A row's name and what the sources, the later before the earlier, would have in place of its values."""
-    values = {name: each for source in sources for name, each in source.items() if name.split(".")[0] not in ROLES}
+    values = {}
+    for name, each in (entry for source in sources for entry in source.items()):
+        head, _, rest = name.partition(".")
+        head = SETTINGS if rest and head == METHOD else head
+        if head not in ROLES:
+            several = values.get(head) if isinstance(values.get(head), dict) else {}
+            values[head] = {**several, rest: each} if rest else each
     for role in ROLES:
         if any(is_of(role, name) for source in sources for name in source):
             values[role] = network(role, getattr(row, role), sources)
@@ -236,5 +255,5 @@ def read_config(file: str, flags: Flags) -> dict[str, Any]:
 def configuration(values: dict) -> str:
     """All settings of what is asked for, as YAML that --config takes."""
     setup, run = api.settings(values["setup"], {name: each for name, each in values.items() if name != "setup"})
-    recipe = {name: each for name, each in asdict(setup).items() if name not in HIDDEN}
-    return yaml.safe_dump(json.loads(json.dumps({"setup": setup.name, **recipe, **asdict(run)})), sort_keys=False)
+    config = {"setup": setup.name, **as_entries(setup), **asdict(run)}
+    return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)

@@ -128,12 +128,13 @@ def metavar(name: str, kind: Any) -> str:
         return "SOURCE"
     if several := of_origin(kind, tuple):
         return '"[NAME, ...]"' if is_names(several) else '"[X, ...]"'
-    if of_origin(kind, dict):
+    if of_origin(kind, dict) and not {int, float} & {*kinds_of(kind)}:
         return "'{\"NAME\": VALUE}'"
     if is_switch(kind):
         return "true|false"
     last = name.rpartition(".")[2]
-    return {int: "N", float: "X"}.get(kinds_of(kind)[-1]) or METAVARS.get(last, last.rpartition("_")[2].upper())
+    numbers = [letter for each, letter in ((int, "N"), (float, "X")) if each in kinds_of(kind)]
+    return next(iter(numbers), None) or METAVARS.get(last, last.rpartition("_")[2].upper())
 
 
 def row(name: str, kind: Any, helps: dict[str, str], value: Any) -> tuple[str, str]:

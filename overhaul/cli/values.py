@@ -71,9 +71,9 @@ def words(kind: Any) -> str:
         if is_names(numbers):
             return NAMES
         return LISTS[0 if ... in get_args(numbers) else len(get_args(numbers))]
-    if of_origin(kind, dict):
+    if of_origin(kind, dict) and not {int, float} & {*kinds_of(kind)}:
         return "names and values in braces, as in '{\"depth\": 16}'"
-    return ", or ".join(WORDS[each] for each in kinds_of(kind) if each is not NoneType)
+    return ", or ".join(WORDS[each] for each in kinds_of(kind) if each in WORDS)
 
 
 def accept(what: str, kind: Any, value: Any) -> Any:

@@ -19,6 +19,7 @@ from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.system.files import write_text
 from overhaul.system.messages import UserError, launched, warn
+from overhaul.usual import as_entries
 
 MAY_CHANGE = (
     "output_dir",
@@ -206,9 +207,8 @@ def unless_restarted(run: Run) -> Run:
 
 def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
     """All of a run as plain values, as `overhaul train --config` takes them."""
-    recipe = {key: value for key, value in asdict(setup).items() if key not in ("name", "published")}
     how = {key: value for key, value in asdict(run).items() if key not in NOT_KEPT}
-    return json.loads(json.dumps({"setup": setup.name, **recipe, **how, "mixed_precision": mixed_precision}))
+    return json.loads(json.dumps({"setup": setup.name, **as_entries(setup), **how, "mixed_precision": mixed_precision}))
 
 
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:

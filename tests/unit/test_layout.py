@@ -14,8 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # each may import what stands above it
     {"system"},
     {"catalogue", "discovery"},
-    {"nets"},
+    {"nets", "methods"},
     {"options", "recipe"},
+    {"usual"},
     {"setups"},
     {"listing", "models", "data", "run"},
     {"distill", "report", "timm_classifier"},
