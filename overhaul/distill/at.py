@@ -1,5 +1,7 @@
 """AT: where a network looks (Zagoruyko and Komodakis, ICLR 2017)."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,7 +24,7 @@ class AT(Distiller):
         key="zagoruyko2017paying",
     )
     compares = "where the maps of each stage respond"
-    defaults = {"cifar": {"distill_weight": 1000.0}}
+    defaults: ClassVar = {"cifar": {"distill_weight": 1000.0}}
 
     def compare(self, student: Exact, teacher: Exact, labels: Tensor | None) -> Tensor:
         """The sum over the pairs; where their sizes differ, both maps are averaged down to the smaller side."""

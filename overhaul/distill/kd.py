@@ -1,5 +1,7 @@
 """KD: the class probabilities, softened (Hinton, Vinyals and Dean, 2015)."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class KD(Distiller):
     )
     compares = "class probabilities"
     needs = "logits"
-    defaults = {
+    defaults: ClassVar = {
         "cifar": {"label_weight": 0.1, "distill_weight": 0.9},
         "imagenet": {"label_weight": 0.5, "distill_weight": 0.5, "temperature": 1.0},
         "standardize": {"distill_weight": 9.0, "temperature": 2.0},

@@ -1,5 +1,7 @@
 """RKD: the relations of the images of a batch (Park et al., CVPR 2019)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class RKD(Distiller):
     compares = "distances and angles of the images' embeddings"
     embedded = True
     least_images = 2
-    defaults = {"cifar": {"distill_weight": 1.0}}
+    defaults: ClassVar = {"cifar": {"distill_weight": 1.0}}
 
     def __init__(
         self, student: nn.Module, teacher: nn.Module, *, distance_weight: float = 25.0, angle_weight: float = 50.0

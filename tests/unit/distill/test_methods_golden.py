@@ -55,8 +55,8 @@ def test_golden_values(name, case, dtype, rtol):
 @pytest.mark.parametrize(
     ("name", "settings", "term", "factor"),
     [
-        ("dkd", {"beta": 0.0}, "target", 16),
-        ("dkd", {"alpha": 0.0, "beta": 3.0}, "non_target", 16 * 3),
+        ("dkd", {"beta": 0.0}, "target", 1),
+        ("dkd", {"alpha": 0.0, "beta": 3.0}, "non_target", 3),
         ("dist", {"gamma": 0.0, "beta": 3.0}, "inter", 3),
         ("dist", {"beta": 0.0}, "intra", 1),
         ("rkd", {"angle_weight": 0.0}, "distance", 25),
