@@ -401,6 +401,13 @@ def test_of_which_pairs_the_weight_is_told():
     assert note("imagenet_a", student="timm:tf_efficientnet_b0", teacher="timm:efficientnet_b3") is None
     assert note("cifar_a", student="a.py:f", teacher="a.py:g")
     assert note("cifar_a", student="a.py:f", teacher="a.py:f") is None
+    far = replace(SETUPS["cifar_a"], student=Net(family="timm:resnet18"))
+    assert networks.weight_note(replace(far, method="kd")) is None
+    both = replace(far, method="kd+overhaul", distill_weight={"kd": 0.9, "overhaul": 0.5})
+    assert "--distill_weight.overhaul 1e-05 and --distill_weight.overhaul 0.0001" in networks.weight_note(both)
+    assert networks.weights_to_try(replace(far, method="kd", distill_weight=0.9)).startswith(
+        "--distill_weight 0.009 and"
+    )
 
 
 def test_a_benchmark_of_a_pair(place):
