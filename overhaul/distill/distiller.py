@@ -96,11 +96,12 @@ class Distiller(nn.Module):
     def loss(self, student: Stages | Embedded, teacher: Stages | Embedded, labels: Tensor | None = None) -> Tensor:
         """The distillation loss of what both networks gave, a scalar in fp32 (fp64); none reaches the teacher."""
         self.check(student.logits, labels)
-        student = self.connect(student)
+        teacher = detached(teacher)
+        student = self.connect(student, teacher)
         with torch.autocast(student.logits.device.type, enabled=False):
-            return self.compare(Exact(student), Exact(detached(teacher)), labels)
+            return self.compare(Exact(student), Exact(teacher), labels)
 
-    def connect(self, student: Stages | Embedded) -> Stages | Embedded:
+    def connect(self, student: Stages | Embedded, teacher: Stages | Embedded) -> Stages | Embedded:
         """What the learned parts make of what the student gave, in the precision of the networks."""
         return student
 
@@ -112,7 +113,7 @@ class Distiller(nn.Module):
         name = type(self).__name__
         if len(logits) < self.least_images:
             raise UserError(
-                f"{name} compares the images of a batch: it needs {self.least_images} at once, and got {len(logits)}"
+                f"{name} needs {self.least_images} images at once and got {len(logits)}: give a process more in a batch"
             )
         if self.hard_labels and (labels is None or labels.ndim != 1):
             raise UserError(f"{name} needs labels that are class numbers, [batch], not probabilities")
