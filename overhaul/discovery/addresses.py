@@ -66,6 +66,20 @@ class Feature:
         return self.activation in NEGATIVE
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """What the layer that gives the logits gets.
+
+    name: of its place, for people. at: where it is picked up. width: its channels. positions: the dimensions of it, the
+    batch being 0, over which it is averaged to [batch, channels].
+    """
+
+    name: str
+    at: tuple[Address]
+    width: int
+    positions: tuple[int, ...]
+
+
 def feature(
     graph: Graph, tensors: list[int], activation: str, rule: str, is_branch: bool = False, name: str = ""
 ) -> Feature:
@@ -118,6 +132,18 @@ def address(graph: Graph, i: int) -> Address:
     op, side = next((each for each in places if not ops[each[0]].writes), places[-1])  # torch.compile hides torch.relu_
     call, name = calls[ops[op].call], ops[op].name
     return Address(call.path, call.nth, side, name, ops[op].number - call.before[name], written)
+
+
+def embedding(graph: Graph, layer: int) -> Embedding:
+    """Of the convolution or the linear map that op `layer` is."""
+    op, i = graph.ops[layer], graph.before(layer)
+    shape, call = graph.ops[i].shape, graph.calls[op.call]
+    # into the layer's module: before it may be a dropout, which gives another tensor in training alone
+    into = Address(call.path, call.nth, "in", overwritten=graph.ops[i].written)
+    at = into if call.input == i else address(graph, i)
+    channels = 1 if op.kind == "conv" else len(shape) - 1
+    positions = tuple(each for each in range(1, len(shape)) if each != channels)
+    return Embedding(address_text(graph, at), (at,), shape[channels], positions)
 
 
 def text(graph: Graph, path: str, nth: int) -> str:

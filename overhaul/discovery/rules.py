@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from overhaul.discovery.addresses import Feature, calls, feature, tensor_of, text
+from overhaul.discovery.addresses import Embedding, Feature, calls, embedding, feature, tensor_of, text
 from overhaul.discovery.flow import Graph
 from overhaul.discovery.passes import dry_run
 from overhaul.system.messages import UserError
@@ -22,9 +22,27 @@ class End(NamedTuple):
     name: str = ""
 
 
-def find(network: nn.Module, image_size: int) -> list[Feature]:
-    """The deepest stage ends of a network for images of image_size x image_size, shallow to deep; none for an MLP."""
+class Found(NamedTuple):
+    """The maps of a network, shallow to deep, and what its classifier gets; None where no layer gives the logits."""
+
+    features: list[Feature]
+    embedding: Embedding | None
+
+
+def find(network: nn.Module, image_size: int, names: tuple[str, ...] | None = None) -> Found:
+    """What a dry run tells of a network for images of image_size x image_size.
+
+    names: of the maps, see recipe.Net.positions; without them those that end a stage are found. UserError for names
+    that no module has, or that stand for no map.
+    """
     graph = Graph(dry_run(network, image_size))
+    features = [named(graph, each) for each in names] if names else stage_ends(graph)
+    is_layer = 0 < graph.last_weighted < len(graph.ops)
+    return Found(features, embedding(graph, graph.last_weighted) if is_layer else None)
+
+
+def stage_ends(graph: Graph) -> list[Feature]:
+    """The deepest ends of stages, shallow to deep; none of an MLP."""
     convolved = convolutions(graph)
     cuts = last_cuts(graph, convolved)
     streams = [octave for octave in convolved if cuts and min(cuts) < octave < max(cuts) and octave not in cuts]
@@ -121,16 +139,8 @@ def backwards(graph: Graph, last: int) -> End | None:
     return None
 
 
-def named(network: nn.Module, image_size: int, names: tuple[str, ...]) -> list[Feature]:
-    """The maps that names stand for, see recipe.Net.positions; A + B is the concatenation of two.
-
-    UserError for names that no module has, or that stand for no map.
-    """
-    graph = Graph(dry_run(network, image_size))
-    return [named_one(graph, name) for name in names]
-
-
-def named_one(graph: Graph, name: str) -> Feature:
+def named(graph: Graph, name: str) -> Feature:
+    """The map that a name stands for; A + B is the concatenation of two."""
     tensors = []
     for part in name.split(" + "):
         found, exact = tensor_of(graph, part)

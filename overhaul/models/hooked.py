@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
-from overhaul.discovery import Address, Feature, check, find, logits_of, named, spellings
-from overhaul.models.backbone import Backbone, Stages
+from overhaul.discovery import Address, Embedding, Feature, Found, check, find, logits_of, spellings
+from overhaul.models.backbone import Backbone, Embedded, Stages
 from overhaul.system.messages import UserError
 
 
@@ -31,19 +31,20 @@ class Tap(TorchFunctionMode):
 
 
 class Hooked(Backbone):
-    """A network with its features for images of one size, which are looked for when they are first asked for.
+    """A network with its features and what its classifier gets, looked for when they are first asked for.
 
-    net: left as it is; the state dict has its names. image_size: side in pixels. names: see recipe.Net.positions;
-    without them the positions are found.
+    net: left as it is; the state dict has its names. image_size: side in pixels of the images that they are looked for
+    with. names: see recipe.Net.positions; without them the positions are found.
     """
 
     def __init__(self, net: nn.Module, image_size: int, names: tuple[str, ...] | None = None) -> None:
         check(net)
         super().__init__()
         self.net, self.image_size, self.names = net, image_size, names
-        self.found: list[Feature] | None = None
+        self.found: Found | None = None
         self.hooks: list = []
-        self.on, self.picked, self.counts, self.taps = False, {}, {}, {}
+        self.on = 0  # the slots that are picked up in the pass that runs
+        self.picked, self.counts, self.taps = {}, {}, {}
         self.prefix = ""  # of this module, in the state that is being loaded
         self.register_load_state_dict_pre_hook(lead_inwards)
         self.register_load_state_dict_post_hook(name_plainly)
@@ -54,22 +55,36 @@ class Hooked(Backbone):
     @property
     def features(self) -> list[Feature]:
         """What ends each stage, shallow to deep; UserError where fewer than 2 are found."""
+        features = self.attached().features
+        if len(features) < 2 and not self.names:
+            stages = "no convolution stages" if not features else "one convolution stage"
+            raise UserError(
+                f"{type(self.net).__name__} has {stages} at {self.image_size} pixels, and 2 are needed: name the "
+                f"modules whose maps are compared (--student.positions, --teacher.positions)"
+            )
+        return features
+
+    @property
+    def embedding(self) -> Embedding:
+        """What the layer that gives the logits gets; UserError where there is no such layer."""
+        found = self.attached().embedding
+        if found is None:
+            raise UserError(
+                f"{type(self.net).__name__} has no linear or convolution layer that gives its logits, so what its "
+                f"classifier gets cannot be compared: choose another --method"
+            )
+        return found
+
+    def attached(self) -> Found:
         if self.found is None:
             self.attach()
         return self.found
 
     def attach(self) -> None:
-        """Find the features, and hook onto the modules that give them."""
-        found = named(self.net, self.image_size, self.names) if self.names else find(self.net, self.image_size)
-        if len(found) < 2 and not self.names:
-            stages = "no convolution stages" if not found else "one convolution stage"
-            raise UserError(
-                f"{type(self.net).__name__} has {stages} at {self.image_size} pixels, and 2 are needed: name the "
-                f"modules whose maps are compared (--student.positions, --teacher.positions)"
-            )
-        self.found = found
-        self.addresses = [at for each in found for at in each.at]
-        for slot, at in enumerate(self.addresses):
+        """Find what is to be picked up, and hook onto the modules that give it."""
+        self.found = find(self.net, self.image_size, self.names)
+        places = *self.found.features, *([self.found.embedding] if self.found.embedding else [])
+        for slot, at in enumerate(at for each in places for at in each.at):
             self.hooks += self.hook(self.net.get_submodule(at.path), slot, at)
 
     def hook(self, module: nn.Module, slot: int, at: Address) -> list:
@@ -96,15 +111,15 @@ class Hooked(Backbone):
         self.picked[slot] = tensor.clone() if at.overwritten else tensor
 
     def see_input(self, slot: int, at: Address, module: nn.Module, inputs: tuple) -> None:
-        if self.on and self.turn(slot, at.nth):
+        if slot < self.on and self.turn(slot, at.nth):
             self.pick(slot, at, inputs[0])
 
     def see_output(self, slot: int, at: Address, module: nn.Module, inputs: tuple, out) -> None:
-        if self.on and self.turn(slot, at.nth):
+        if slot < self.on and self.turn(slot, at.nth):
             self.pick(slot, at, out)
 
     def open_tap(self, slot: int, at: Address, names: tuple[str, ...], module: nn.Module, inputs: tuple) -> None:
-        if self.on and self.turn(slot, at.nth):
+        if slot < self.on and self.turn(slot, at.nth):
             self.taps[slot] = Tap(partial(self.pick, slot, at), at, names)
             self.taps[slot].__enter__()
 
@@ -116,20 +131,30 @@ class Hooked(Backbone):
         return logits_of(self.net(images))
 
     def forward_stages(self, images: Tensor) -> Stages:
-        features = self.features
-        self.on, self.picked, self.counts = True, {}, {}  # fresh ones: cleared ones would cost a second graph
+        return Stages(*self.picked_up(images, self.features))
+
+    def forward_embedded(self, images: Tensor) -> Embedded:
+        """The logits, as many features as there are, and what the classifier gets; see Backbone."""
+        embedding = self.embedding
+        logits, (*maps, last) = self.picked_up(images, [*self.found.features, embedding])
+        return Embedded(logits, maps, last.mean(embedding.positions) if embedding.positions else last)
+
+    def picked_up(self, images: Tensor, places: list[Feature | Embedding]) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and the tensors of the first places that were found, in one pass."""
+        self.on = sum(len(each.at) for each in places)
+        self.picked, self.counts = {}, {}  # fresh ones: cleared ones would cost a second graph
         try:
             logits = logits_of(self.net(images))
-            return Stages(logits, self.gathered(features))
+            return logits, self.gathered(places)
         finally:
-            self.on, self.picked = False, {}
+            self.on, self.picked = 0, {}
             for slot in list(self.taps):
                 self.taps.pop(slot).__exit__(None, None, None)
 
-    def gathered(self, features: list[Feature]) -> list[Tensor]:
-        """The maps of the running pass; UserError for one that it did not reach."""
-        maps, slot = [], 0
-        for each in features:
+    def gathered(self, places: list[Feature | Embedding]) -> list[Tensor]:
+        """What the running pass has there; UserError for a place that it did not reach."""
+        found, slot = [], 0
+        for each in places:
             slots, slot = range(slot, slot + len(each.at)), slot + len(each.at)
             if not all(number in self.picked for number in slots):
                 raise UserError(
@@ -137,8 +162,8 @@ class Hooked(Backbone):
                     f"another way in training? name other modules"
                 )
             tensors = [self.picked[number] for number in slots]
-            maps.append(tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1))
-        return maps
+            found.append(tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1))
+        return found
 
     @property
     def norms(self) -> list[list[nn.Module] | None]:
@@ -149,6 +174,10 @@ class Hooked(Backbone):
     @property
     def widths(self) -> list[int]:
         return [each.channels for each in self.features]
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding.width
 
     @property
     def bare(self) -> nn.Module:

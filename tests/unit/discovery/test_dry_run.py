@@ -40,7 +40,7 @@ LIBRARY = {
 def test_a_dry_run_leaves_a_network_as_it_is(name):
     network = {**NETWORKS, **LIBRARY}[name]().train()
     values, before = everything(network)
-    assert find(network, 64)
+    assert find(network, 64).features
     hooked = Hooked(network, 64)
     if name != "Normalised":  # old weight norm has no deepcopy of its own
         assert isinstance(models.unreached(hooked, 64), list)
@@ -67,7 +67,7 @@ def test_weights_may_be_of_any_precision_and_modes_around_do_not_matter(dtype):
         assert find(Plain().to(dtype), 32) == wanted
     with torch.device("meta"):
         assert find(Plain(), 32) == wanted
-        assert len(find(NETWORKS["Undecided"](), 32)) == 3
+        assert len(find(NETWORKS["Undecided"](), 32).features) == 3
 
 
 class Fails(Plain):

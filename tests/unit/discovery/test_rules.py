@@ -9,7 +9,7 @@ from support.networks import NETWORKS, Plain, Shared, shaken
 from torch import nn
 
 from overhaul import models
-from overhaul.discovery import find, named
+from overhaul.discovery import find
 from overhaul.models.hooked import Hooked
 from overhaul.setups import SETUPS, resnet
 from overhaul.system.messages import UserError
@@ -62,7 +62,7 @@ FOUND = {  # name: activation, what is behind
 
 @pytest.mark.parametrize("name", FOUND)
 def test_maps_are_those_before_the_last_activation_of_a_size(name):
-    found = find(NETWORKS[name](), 32)
+    found = find(NETWORKS[name](), 32).features
     assert [f"{each.name} {each.activation} {each.behind}" for each in found] == FOUND[name]
     assert [(each.channels, each.size, each.stride) for each in found] == [
         (8, (16, 16), 2),
@@ -74,8 +74,8 @@ def test_maps_are_those_before_the_last_activation_of_a_size(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_name_of_a_map_is_taken_back(name):
     network = NETWORKS[name]()
-    found = find(network, 32)
-    again = named(network, 32, tuple(each.name for each in found))
+    found = find(network, 32).features
+    again = find(network, 32, tuple(each.name for each in found)).features
     assert [(each.at, each.channels, each.norms) for each in again] == [
         (each.at, each.channels, each.norms) for each in found
     ]
@@ -85,11 +85,11 @@ def test_what_a_map_is_like_is_told():
     with torch.device("meta"):
         ghost, squeezed = timm.create_model("ghostnet_050"), timm.create_model("efficientnet_lite0")
         convnext, hrnet = timm.create_model("convnext_atto"), timm.create_model("hrnet_w18_small")
-    assert [each.is_branch for each in find(ghost, 224)] == [True, True, True, False]
-    assert not any(each.is_branch or each.is_smooth or each.is_linear for each in find(squeezed, 224))
-    assert all(each.is_linear and not each.closed for each in find(convnext, 64))
-    assert all(each.is_branch for each in find(hrnet, 64))
-    assert all(each.is_smooth for each in find(NETWORKS["Silu"](), 32))
+    assert [each.is_branch for each in find(ghost, 224).features] == [True, True, True, False]
+    assert not any(each.is_branch or each.is_smooth or each.is_linear for each in find(squeezed, 224).features)
+    assert all(each.is_linear and not each.closed for each in find(convnext, 64).features)
+    assert all(each.is_branch for each in find(hrnet, 64).features)
+    assert all(each.is_smooth for each in find(NETWORKS["Silu"](), 32).features)
 
 
 def test_a_name_is_what_the_module_gives_before_its_activation_or_that_very_tensor():
@@ -120,18 +120,18 @@ def test_a_function_that_cannot_be_seen_counts_as_the_activation_behind_a_norm()
             with torch._C.DisableTorchFunction():
                 return x * torch.sigmoid(2 * x)
 
-    found = find(Extension(), 32)
+    found = find(Extension(), 32).features
     assert [(each.name, each.activation) for each in found] == [(f"stage{n}.1:out", "unseen") for n in (1, 2, 3)]
 
 
 def test_calls_are_counted_from_0():
     for name, channels in (("act#0", 8), ("act#2", 24), ("act", 24), ("act#1:in", 16), ("act#1:out", 16)):
-        (found,) = named(Shared(), 32, (name,))
+        (found,) = find(Shared(), 32, (name,)).features
         assert (found.channels, found.name) == (channels, name)
 
 
 def test_a_map_of_one_pixel_may_be_named():
-    (found,) = named(Plain(), 8, ("stage3",))
+    (found,) = find(Plain(), 8, ("stage3",)).features
     assert (found.size, found.stride) == ((1, 1), 8)
 
 
@@ -150,7 +150,7 @@ def test_a_map_of_one_pixel_may_be_named():
 )
 def test_a_position_that_cannot_be_is_refused_in_one_line(name, words):
     with pytest.raises(UserError, match=words) as error:
-        named(Plain(), 32, (name,))
+        find(Plain(), 32, (name,))
     assert "\n" not in str(error.value)
 
 
