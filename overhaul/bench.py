@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from overhaul import distill, models
+from overhaul import distill, methods, models
 from overhaul.data.bench import endless_batches, synthetic
 from overhaul.data.loaders import Normalize, TrainLoader, loader_settings, to_size
 from overhaul.options import Run
@@ -19,8 +19,9 @@ from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
 from overhaul.training.build import check_shares, start_accelerator
-from overhaul.training.optimisation import autocast, compiled, low_precision, make_ready, training_step
+from overhaul.training.optimisation import distill_weights, make_ready, total, training_step
 from overhaul.training.progress import peak_memory
+from overhaul.training.teaching import autocast, compiled, low_precision, needed
 
 WARM_UP = 2  # steps that are not timed
 LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads
@@ -49,19 +50,19 @@ class Trial:
         ready = make_ready(self.method, self.teacher, self.setup, run, self.accelerator)
         self.model, self.optimizer, self.teacher_forward = ready
         self.model.train()
-        self.student_stages = compiled(self.method.student.forward_stages, run.compile)
-        self.distance = compiled(self.method.distance, run.compile) if self.teacher_forward else None
+        self.student_stages = compiled(needed(self.method.student, distill.parts(self.method)), run.compile)
+        self.loss = compiled(self.method.loss, run.compile)
+        self.weight = distill_weights(self.method, self.setup, self.setup.epochs, self.setup.batch_size)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""
         if len(images) != self.setup.batch_size:
             raise UserError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
         images, labels = images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
-        how = images, labels, self.setup.distill_weight
-        _, cross_entropy, distill_loss = training_step(
-            self.accelerator, self.model, self.teacher_forward, self.optimizer, *how
-        )
-        return cross_entropy + distill_loss
+        networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
+        how = images, labels, self.weight, 1, self.setup.label_weight
+        _, *losses = training_step(*networks, *how)
+        return total(*losses, self.setup.label_weight)
 
     def step_in_pieces(self, images: Tensor, labels: Tensor, lap: Callable[[str], None]) -> None:
         """The same step, with lap(name) after each piece; the loss's gradient is taken apart from the student's."""
@@ -70,16 +71,19 @@ class Trial:
         stages = self.teacher_forward(images) if self.teacher_forward else None
         lap("teacher")
         with self.precision:
-            logits, features = self.student_stages(images)
-        cross_entropy, gradients = scaled(F.cross_entropy(logits.float(), labels)), []
+            student = self.student_stages(images)
+        cross_entropy, gradients = scaled(self.setup.label_weight * F.cross_entropy(student.logits.float(), labels)), []
         lap("student forward")
         if stages:
-            leaves = [feature.detach().requires_grad_() for feature in features]
+            given = [student.logits, *student.features, *student[2:]]
+            leaves = [each.detach().requires_grad_() for each in given]
             with self.precision:
-                distill_loss = self.setup.distill_weight * self.distance(leaves, stages.features)
+                taken = type(student)(
+                    leaves[0], leaves[1 : 1 + len(student.features)], *leaves[1 + len(student.features) :]
+                )
+                distill_loss = (self.weight * self.loss(taken, stages, labels)).sum()
             scaled(distill_loss).backward()
-            compared = [(feature, leaf.grad) for feature, leaf in zip(features, leaves, strict=True)]
-            gradients = [pair for pair in compared if pair[1] is not None]
+            gradients = [(each, leaf.grad) for each, leaf in zip(given, leaves, strict=True) if leaf.grad is not None]
         lap("connectors and loss")
         torch.autograd.backward(*zip((cross_entropy, None), *gradients, strict=True))
         lap("backward")
@@ -89,15 +93,17 @@ class Trial:
 
 
 def networks(setup: Setup) -> tuple[torch.nn.Module, torch.nn.Module | None]:
-    """A module of distill.METHODS and its teacher, both with fresh weights."""
+    """A module of distill.make and its teacher, both with fresh weights."""
     torch.manual_seed(0)
-    method, teacher = distill.METHODS[setup.method], None
-    if method.needs:
+    teacher = None
+    if methods.needs(setup.method):
         teacher = models.create(setup.teacher, setup.teacher.image_size or setup.image_size)
-        teacher = distill.as_teacher(teacher, setup.teacher_norm)
-    module = method(models.create(setup.student, setup.image_size), teacher)
-    if measured := getattr(module, "measured", {}):
-        module.set_margins([torch.full((teacher.widths[j],), -0.5) for j in measured.values()])
+        teacher = distill.as_teacher(teacher, setup.of_methods("teacher_norm")[0])
+    student = models.create(setup.student, setup.image_size)
+    module = distill.make(setup.method, student, teacher, setup.method_settings)
+    for part in distill.parts(module):
+        if measured := getattr(part, "measured", {}):
+            part.set_margins([torch.full((teacher.widths[j],), -0.5) for j in measured.values()])
     return module, teacher
 
 
@@ -177,10 +183,10 @@ def operations(setup: Setup) -> int:
     with torch.no_grad():
         if teacher:
             with FlopCounterMode(display=False) as counter:
-                stages = teacher.forward_stages(to_size(images, setup.teacher.image_size))
-            counts.append(counter.get_total_flops())
+                stages = needed(teacher, distill.parts(method))(to_size(images, setup.teacher.image_size))
+            counts.append(counter.get_total_flops() * len({*setup.of_methods("teacher_norm")}))
         with FlopCounterMode(display=False) as counter:
-            method(images, stages)
+            method(images, stages, torch.zeros(2, dtype=torch.int64))
     return (sum(counts) + 3 * counter.get_total_flops()) // len(images)
 
 

@@ -1,6 +1,6 @@
 """What there is to choose from, as plain data: the rows of SETUPS and the network families; without torch."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from overhaul import catalogue
 from overhaul.options import default_folder
@@ -20,7 +20,6 @@ from overhaul.setups import (
     teacher_setup,
     wide_resnet,
 )
-from overhaul.usual import as_entries
 
 PARAMETERS = {  # how many numbers each network of SETUPS learns
     str(WRN_28_4): 5_872_180,
@@ -59,8 +58,9 @@ def setups() -> list[dict]:
 def setup(name: str) -> dict:
     """Every field of a row, its networks with their "parameters", and "commands": what trains it, teacher first."""
     row = get(name)
-    nets = {role: sized(getattr(row, role)) for role in ("student", "teacher")}
-    return {"setup": row.name, **as_entries(row), **nets} | {"published": row.published and asdict(row.published), "commands": commands(row)}
+    shown = {"setup": row.name} | {each.name: getattr(row, each.name) for each in fields(Setup) if each.name != "name"}
+    shown |= {role: sized(shown[role]) for role in ("student", "teacher")}
+    return shown | {"published": row.published and asdict(row.published), "commands": commands(row)}
 
 
 def sized(net: Net | None) -> dict | None:

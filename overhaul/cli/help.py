@@ -9,7 +9,8 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, get_args
 
 from overhaul import api
-from overhaul.cli.arguments import ROLES, flags_of, names_student, training_flags
+from overhaul.cli.arguments import names_student
+from overhaul.cli.flags import ROLES, flags_of, training_flags
 from overhaul.cli.values import is_names, is_switch, kinds_of, of_origin
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net

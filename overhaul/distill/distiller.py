@@ -118,6 +118,11 @@ class Distiller(nn.Module):
         if self.hard_labels and (labels is None or labels.ndim != 1):
             raise UserError(f"{name} needs labels that are class numbers, [batch], not probabilities")
 
+    @property
+    def pair_weights(self) -> list[float]:
+        """What each of the pairs weighs."""
+        return [1.0] * len(self.pairs)
+
     def scale(self, images: int) -> float:
         """What the distillation weight is multiplied by where a process compares so many images at once."""
         return 1.0

@@ -106,6 +106,10 @@ class Overhaul(Distiller):
             value = torch.full((theirs[j],), torch.nan) if told is None else told
             self.register_buffer(f"margin{number}", value, persistent=told is None)
 
+    @property
+    def pair_weights(self) -> list[float]:
+        return stage_weights(len(self.pairs))
+
     def set_margins(self, margins: list[Tensor]) -> None:
         """Take over the margins that were measured, one [channels] for each in `measured`, in its order."""
         for number, each in zip(self.measured, margins, strict=True):
@@ -129,7 +133,7 @@ class Overhaul(Distiller):
 
     def weighted(self, losses: list[Tensor]) -> Tensor:
         """The sum of the pairs' losses, each with its weight."""
-        return sum(loss * weight for loss, weight in zip(losses, stage_weights(len(losses)), strict=True))
+        return sum(loss * weight for loss, weight in zip(losses, self.pair_weights, strict=True))
 
 
 Method = Overhaul

@@ -38,9 +38,9 @@ class Sum(nn.Module):
         parts = self.parts.values()
         by_features, embedded = any(each.needs == "features" for each in parts), any(each.embedded for each in parts)
         student = passed(self.student, images, by_features, embedded)
-        return student.logits, torch.stack(self.losses(student, teacher_stages, labels))
+        return student.logits, self.loss(student, teacher_stages, labels)
 
-    def losses(self, student, teacher, labels: Tensor | None = None) -> list[Tensor]:
-        """The distillation loss of each method, of what both networks gave."""
+    def loss(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """The distillation losses [methods] of what both networks gave."""
         by_name = teacher if isinstance(teacher, Mapping) else dict.fromkeys(self.parts, teacher)
-        return [part.loss(student, by_name[name], labels) for name, part in self.parts.items()]
+        return torch.stack([part.loss(student, by_name[name], labels) for name, part in self.parts.items()])

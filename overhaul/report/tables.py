@@ -57,7 +57,8 @@ def setups_text(found: list[dict] | dict, called: dict) -> str:
 def whole_setup(setup: dict) -> str:
     """Every field of a row, and the commands that train it."""
     told = {name: value for name, value in setup.items() if name not in ("published", "commands")}
-    rows = [(name, net_text(value) if isinstance(value, dict) else plain(value)) for name, value in told.items()]
+    nets = [name for name in ("student", "teacher") if told[name]]
+    rows = [(name, net_text(value) if name in nets else plain(value)) for name, value in told.items()]
     if setup["published"]:
         paper = Published(**setup["published"])
         errors = (f"{name} {top1:.2f}{f' / {top5:.2f}' if top5 else ''}" for name, top1, top5 in paper.rows())
@@ -77,6 +78,8 @@ def net_text(net: dict) -> str:
 def plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(plain, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(each)}" for name, each in value.items()) or "-"
     if value is None or isinstance(value, bool):
         return {None: "-", True: "true", False: "false"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -10,20 +10,22 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from overhaul import distill, hub, models
+from overhaul import catalogue, distill, hub, methods, models
 from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
 from overhaul.nets import advice, is_foreign
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
-from overhaul.setups import resolve, teacher_setup
+from overhaul.setups import SETUPS, resolve, teacher_setup
 from overhaul.system.accelerator import start
-from overhaul.system.messages import UserError, choose
+from overhaul.system.messages import UserError
 from overhaul.training import networks, pretrained
 from overhaul.training.evaluation import TeacherTest
-from overhaul.training.optimisation import TeacherForward, make_ready, warm_up_ddp
+from overhaul.training.optimisation import make_ready, warm_up_ddp
 from overhaul.training.positions import compared
+from overhaul.training.teaching import TeacherForward
+from overhaul.usual import complete
 
 
 @dataclass(kw_only=True)
@@ -55,12 +57,17 @@ class Components:
 
     @property
     def method(self) -> nn.Module:
-        """The module of distill.METHODS, outside every wrapper."""
+        """The module of distill.make, outside every wrapper."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     @property
     def student(self) -> nn.Module:
         return self.method.student
+
+    @property
+    def share(self) -> int:
+        """How many of a batch's images are this process's."""
+        return self.setup.batch_size // self.accelerator.num_processes
 
     @property
     def sums(self) -> dict[str, str | None]:
@@ -70,7 +77,7 @@ class Components:
 
     def warm_up_ddp(self) -> None:
         """See optimisation.warm_up_ddp."""
-        share = self.setup.batch_size // self.accelerator.num_processes // self.run.gradient_accumulation_steps
+        share = self.share // self.run.gradient_accumulation_steps
         warm_up_ddp(self.accelerator, self.model, self.teacher_forward, self.setup, share)
 
     def student_files(self) -> dict[str, bytes]:
@@ -85,26 +92,26 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     """
     accelerator = start_accelerator(run, folder)
     check_shares(setup, run, accelerator)
-    method = distill.METHODS[choose("--method", setup.method, tuple(distill.METHODS))]
-    check_networks(setup, method)
-    named, far = setup, method.needs and not Path(setup.teacher.weights).expanduser().exists()
-    teacher_weights = pretrained.fetch("teacher", named, accelerator) if method.needs and not far else None
+    setup = complete(setup, SETUPS.get(setup.name, setup))
+    check_networks(setup)
+    taught = bool(methods.needs(setup.method))
+    named, far = setup, taught and not Path(setup.teacher.weights).expanduser().exists()
+    teacher_weights = pretrained.fetch("teacher", named, accelerator) if taught and not far else None
     student_weights = pretrained.fetch("student", named, accelerator)
     setup = pretrained.with_images(setup, student_weights)
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
     loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
     pretrained.check_number(setup, loaders[0].images.classes)
     if far:
-        networks.check_student(setup, student_weights, len(loaders[0].images.classes), method.needs == "features")
+        networks.check_student(setup, student_weights, len(loaders[0].images.classes))
         teacher_weights = pretrained.fetch("teacher", named, accelerator)
-    return assemble(setup, run, accelerator, method, loaders, teacher_weights, student_weights)
+    return assemble(setup, run, accelerator, loaders, teacher_weights, student_weights)
 
 
 def assemble(
     setup: Setup,
     run: Run,
     accelerator: Accelerator,
-    method: type,
     loaders: tuple,
     teacher_weights: hub.Weights | None,
     student_weights: hub.Weights | None,
@@ -113,12 +120,14 @@ def assemble(
     classes, notes = loaders[0].images.classes, []
     named = is_named(setup.data, run.data_path, *(loader.images for loader in loaders))
     setup = resolve(setup, run, classes, *(each and each.net for each in (teacher_weights, student_weights)), named)
-    teacher, test, shift = make_teacher(teacher_weights, setup, method, classes, accelerator, notes)
+    teacher, test, shift = make_teacher(teacher_weights, setup, classes, accelerator, notes)
     set_seed(run.seed)
-    by_features = method.needs == "features"
-    student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn, by_features)
-    positions = compared(student, teacher, networks.sizes(setup)) if by_features else None
-    model, optimizer, teacher_forward = make_ready(method(student, teacher), teacher, setup, run, accelerator, shift)
+    student = networks.make_student(setup, student_weights, classes, notes, run.sync_bn)
+    method = distill.make(setup.method, student, teacher, setup.method_settings)
+    by = dict(zip(setup.methods, distill.parts(method), strict=True))
+    positions = compared(student, teacher, networks.sizes(setup), by) if networks.by_features(setup) else None
+    how = setup, run, accelerator, shift, order_of(test, setup)
+    model, optimizer, teacher_forward = make_ready(method, teacher, *how)
     return Components(
         setup=setup,
         run=run,
@@ -140,16 +149,24 @@ def assemble(
 
 
 def make_teacher(
-    weights: hub.Weights | None, setup: Setup, method: type, classes: tuple[str, ...], accelerator, notes: list[str]
+    weights: hub.Weights | None, setup: Setup, classes: tuple[str, ...], accelerator, notes: list[str]
 ) -> tuple:
     """The teacher, how it is measured, and how its images differ from the student's; None each without one."""
     if not weights:
         return None, None, None
     teacher = networks.make_teacher(weights, setup, notes)
     test = pretrained.teacher_test(weights, setup, classes, accelerator.device, notes)
-    networks.check_needs(method, setup, test is not None)
+    networks.check_needs(setup, test is not None)
     notes += filter(None, [networks.weight_note(setup)])
     return teacher, test, pretrained.shift(weights, setup)
+
+
+def order_of(test: TeacherTest | None, setup: Setup) -> list[int] | None:
+    """For each class of the data its number in the teacher's logits, where they are compared and have another order."""
+    if test is None or "logits" not in methods.needs(setup.method):
+        return None
+    in_order = test.order == list(range(setup.teacher.kwargs["num_classes"]))
+    return None if in_order else test.order
 
 
 def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:
@@ -166,6 +183,10 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise UserError(f"--batch_size {setup.batch_size} is of all processes together, and {shares} do not divide it")
     if setup.batch_size < 2 * world * steps:
         raise UserError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images ({shares})")
+    for name in setup.methods:
+        least = catalogue.method(name).least_images
+        if setup.batch_size < least * world * steps:
+            raise UserError(f"--method {name} compares {least} images or more at once; raise --batch_size ({shares})")
     if run.comm_hook != "no" and world == 1:
         raise UserError("--comm_hook is of the gradients between processes, and there is only one")
     if run.sync_bn and on_cpu:
@@ -174,11 +195,12 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise UserError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
 
 
-def check_networks(setup: Setup, method: type) -> None:
+def check_networks(setup: Setup) -> None:
     """UserError for networks that cannot be built, and for a teacher without weights; asks nobody."""
-    if method.needs and not (setup.teacher and setup.teacher.weights):
+    taught = methods.needs(setup.method)
+    if taught and not (setup.teacher and setup.teacher.weights):
         raise UserError(no_teacher(setup))
-    for role in ("student", "teacher") if method.needs else ("student",):
+    for role in ("student", "teacher") if taught else ("student",):
         net = getattr(setup, role)
         if net.family and (models.is_complete(net) or not net.weights):
             models.classifier(net)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.training.build import Components
-from overhaul.training.optimisation import autocast
+from overhaul.training.optimisation import distill_weights
+from overhaul.training.teaching import autocast
 
 
 def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
@@ -39,8 +40,9 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
 
 
 def measure_part(of: Components, method: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Cross-entropy, weighted distillation loss and the stages' losses; which parameters the first two reach, as
-    numbers [2, parameters]; their gradients. A pass that skips layers at random reaches others each time.
+    """Cross-entropy, distillation loss, both weighted, and the stages' losses or, of a sum, the methods', weighted;
+    which parameters the first two reach, as numbers [2, parameters]; their gradients. A pass that skips layers at
+    random reaches others each time.
     """
     stages, in_fp32 = of.teacher_forward(images), of.accelerator.mixed_precision == "fp16"
     with nullcontext() if in_fp32 else autocast(of.accelerator):
@@ -51,7 +53,9 @@ def measure_part(of: Components, method: nn.Module, images: Tensor, labels: Tens
         else:
             by_stage = []
             logits, distilled = type(method).forward(method, images, stages, labels)
-    both = F.cross_entropy(logits.float(), labels), of.setup.distill_weight * distilled
+    distilled = distill_weights(method, of.setup, 0, len(images)) * distilled
+    by_stage = [*by_stage, *(distilled if distilled.ndim else ())]
+    both = of.setup.label_weight * F.cross_entropy(logits.float(), labels), distilled.sum()
     learn = learned(method)
     found = [torch.autograd.grad(loss, learn, retain_graph=True, allow_unused=True) for loss in both]
     reached = torch.tensor([[float(each is not None) for each in side] for side in found], device=images.device)

@@ -18,22 +18,23 @@ READ_EVERY = 20  # steps between two looks at the sums on the device
 class Meter:
     """Losses, hits and the first step whose loss was not finite, summed up since the epoch began.
 
-    kept: what `state` gave before the run was stopped.
+    setup: whose losses they are. kept: what `state` gave before the run was stopped.
     """
 
-    def __init__(self, accelerator, kept: dict | None = None) -> None:
-        self.accelerator = accelerator
-        self.sums = torch.tensor(kept["sums"] if kept else [0.0] * 4, device=accelerator.device)
+    def __init__(self, accelerator, setup: Setup, kept: dict | None = None) -> None:
+        self.accelerator, self.label_weight, self.methods = accelerator, setup.label_weight, setup.methods
+        sums = kept["sums"] if kept else [0.0] * (3 + len(setup.methods))
+        self.sums = torch.tensor(sums, device=accelerator.device)
         self.started = time.monotonic() - (kept["seconds"] if kept else 0)
         self.first_nonfinite_step = torch.full((), float("inf"), device=accelerator.device)
 
     def add(self, step: int, logits: Tensor, labels: Tensor, cross_entropy: Tensor, distill_loss: Tensor) -> None:
-        """Count one step of this process. labels: [batch] or, mixed, [batch, classes]."""
+        """Count one step of this process; see training_step. labels: [batch] or, mixed, [batch, classes]."""
         classes = labels if labels.ndim == 1 else labels.argmax(1)
         images = torch.full_like(cross_entropy, len(labels))
         hits = (logits.argmax(1) == classes).sum()
-        self.sums += torch.stack([cross_entropy * images, distill_loss * images, hits, images])
-        finite = torch.isfinite(cross_entropy + distill_loss)
+        self.sums += torch.stack([cross_entropy * images, *(distill_loss * images).reshape(-1), hits, images])
+        finite = torch.isfinite(cross_entropy + distill_loss.sum())
         nonfinite_step = torch.where(finite, float("inf"), float(step))
         self.first_nonfinite_step = torch.minimum(self.first_nonfinite_step, nonfinite_step)
 
@@ -46,18 +47,24 @@ class Meter:
         return {"sums": self.sums.tolist(), "seconds": self.seconds}
 
     def read(self, broken: int = 0) -> dict[str, float]:
-        """Means over all processes' images so far, the first step not finite, or infinity, and all `broken`."""
+        """Means over all processes' images so far, the first step not finite, or infinity, and all `broken`.
+
+        The distillation losses are weighted, of a sum also apart; the cross-entropy is not.
+        """
         own = torch.tensor([broken], dtype=torch.float32, device=self.sums.device)
         rows = self.accelerator.gather(torch.cat([self.sums, self.first_nonfinite_step[None], own])[None])
-        cross_entropy, distill_loss, hits, images = rows[:, :4].sum(0).tolist()
+        cross_entropy, *each, hits, images = rows[:, :-2].sum(0).tolist()
+        distill_loss = sum(each)
+        by_method = {f"distill_loss.{name}": loss / images for name, loss in zip(self.methods, each, strict=True)}
         return {
-            "loss": (cross_entropy + distill_loss) / images,
+            "loss": (self.label_weight * cross_entropy + distill_loss) / images,
             "cross_entropy": cross_entropy / images,
             "distill_loss": distill_loss / images,
+            **(by_method if len(each) > 1 else {}),
             "train_top1": 100 * hits / images,
             "images": int(images),
-            "first_nonfinite_step": rows[:, 4].min().item(),
-            "broken": int(rows[:, 5].sum().item()),
+            "first_nonfinite_step": rows[:, -2].min().item(),
+            "broken": int(rows[:, -1].sum().item()),
         }
 
 
@@ -82,5 +89,6 @@ def check_weights(model: nn.Module, state: State, setup: Setup, folder: Path) ->
 def not_finite(what: str, setup: Setup, folder: Path) -> str:
     kept = checkpoints.found(folder)
     last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-    lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({setup.distill_weight:g})"
+    weight = " and ".join(f"{each:g}" for each in setup.of_methods("distill_weight"))
+    lower = f"lower --lr ({setup.lr:g}) or --distill_weight ({weight})"
     return f"{what}; {lower} and start anew; {last}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from overhaul import distill, hub, models
+from overhaul import distill, hub, methods, models
 from overhaul.discovery import uncertain
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
@@ -29,6 +29,11 @@ def sizes(setup: Setup) -> tuple[int, int]:
     return setup.image_size, setup.teacher.image_size or setup.image_size
 
 
+def by_features(setup: Setup) -> bool:
+    """Whether feature maps are compared."""
+    return "features" in methods.needs(setup.method)
+
+
 def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbone:
     """The teacher with its weights, in teaching mode, its features those of the images that it sees."""
     named, (_, size) = setup.teacher, sizes(setup)
@@ -40,7 +45,7 @@ def make_teacher(weights: hub.Weights, setup: Setup, notes: list[str]) -> Backbo
         )
     teacher = hub.build(replace(weights, net=replace(weights.net, positions=named.positions)), size)
     check_logits(teacher, weights.net.family, size, weights.net.kwargs["num_classes"], "--teacher.image_size")
-    return distill.as_teacher(teacher, setup.teacher_norm)
+    return distill.as_teacher(teacher, setup.of_methods("teacher_norm")[0])
 
 
 def make_student(
@@ -49,23 +54,22 @@ def make_student(
     classes: Sequence[str],
     notes: list[str],
     sync_bn: bool,
-    by_features: bool,
 ) -> Backbone:
-    """The student with fresh weights, or those that it starts from. by_features: whether they are compared."""
+    """The student with fresh weights, or those that it starts from."""
     student = models.create(setup.student, setup.image_size)
     check_logits(student, setup.student.family, setup.image_size, len(classes), "--image_size")
     if weights:
         start_from(student, weights, setup, classes, notes)
     student = models.sync_bn(student) if sync_bn else student
-    if by_features:
+    if by_features(setup):
         check_calls(student, setup)
-    freeze_unreached(student, setup, by_features, notes)
+    freeze_unreached(student, setup, notes)
     if not any(each.requires_grad for each in student.parameters()):
         raise UserError(f"{setup.student.family} has no parameter that learns: let some have requires_grad")
     return student
 
 
-def check_student(setup: Setup, weights: hub.Weights | None, classes: int, by_features: bool) -> None:
+def check_student(setup: Setup, weights: hub.Weights | None, classes: int) -> None:
     """UserError for a student of others that cannot be trained on these images, before a teacher is downloaded."""
     net = weights.net if weights else setup.student
     net = replace(net, kwargs={**net.kwargs, "num_classes": classes}, positions=setup.student.positions)
@@ -73,7 +77,7 @@ def check_student(setup: Setup, weights: hub.Weights | None, classes: int, by_fe
         with torch.random.fork_rng(devices=()):
             student = models.create(net, setup.image_size)
         check_logits(student, net.family, setup.image_size, classes, "--image_size")
-        if by_features:
+        if by_features(setup):
             models.stages(student, setup.image_size)
 
 
@@ -87,18 +91,18 @@ def check_calls(student: Backbone, setup: Setup) -> None:
         )
 
 
-def freeze_unreached(student: Backbone, setup: Setup, by_features: bool, notes: list[str]) -> None:
+def freeze_unreached(student: Backbone, setup: Setup, notes: list[str]) -> None:
     """Let parameters on which nothing depends, as auxiliary heads', learn nothing: processes would wait for them."""
-    if isinstance(student, Hooked) and (names := models.unreached(student, setup.image_size, by_features)):
+    if isinstance(student, Hooked) and (names := models.unreached(student, setup.image_size, by_features(setup))):
         parameters = dict(student.bare.named_parameters())
         for name in names:
             parameters[name].requires_grad_(False)
         notes.append(f"nothing depends on these parameters of the student, so they stay as they are: {some(names)}")
 
 
-def check_needs(method: type, setup: Setup, knows_classes: bool) -> None:
+def check_needs(setup: Setup, knows_classes: bool) -> None:
     """UserError for a method that compares logits, with a teacher of other classes."""
-    if method.needs == "logits" and not knows_classes:
+    if "logits" in methods.needs(setup.method) and not knows_classes:
         raise UserError(
             f"--method {setup.method} compares logits, and the teacher knows other classes than the data have; name a "
             f"teacher of the data's classes, or --method overhaul, which compares features"

@@ -1,7 +1,11 @@
 """What is compared, as plain data: pairs of maps, and what a person should know of them."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from overhaul import distill, models
 from overhaul.discovery import Feature
+from overhaul.distill import Distiller
 from overhaul.models import Backbone
 from overhaul.report.tables import shape
 from overhaul.system.messages import some
@@ -9,30 +13,49 @@ from overhaul.system.messages import some
 FAR = 4  # times that a student's map may grow before it is told
 
 
-def compared(student: Backbone, teacher: Backbone, sizes: tuple[int, int]) -> dict:
+class By(NamedTuple):
+    """What a method compares: numbers of the student's and the teacher's features, and what each pair weighs."""
+
+    pairs: list[tuple[int, int]]
+    weights: list[float]
+    by_margin: bool
+
+
+def compared(
+    student: Backbone, teacher: Backbone, sizes: tuple[int, int], by: Mapping[str, Distiller] | None = None
+) -> dict:
     """What the two are compared by, for images of these sides in pixels, the student's and the teacher's.
 
-    {"pairs": [{"weight", "student", "teacher"}] shallow to deep, "unpaired": {"student", "teacher": maps}, "notes"}. A
-    map: see described; a student's has "resized", and a teacher's "margin": the norms that give it, or "data".
+    by: methods by their names; without them, as overhaul does it. {"pairs": [{"weight", "student", "teacher"}], of
+    several methods with "method" too, shallow to deep, "unpaired": {"student", "teacher": maps}, "notes"}. A map: see
+    described; a student's has "resized", and a teacher's "margin": the norms that give it, "data", or "-" for none.
     """
     mine, theirs = (models.stages(each, size) for each, size in zip((student, teacher), sizes, strict=True))
-    numbers = distill.pairs(student, teacher)
+    if by is None:
+        numbers = distill.pairs(student, teacher)
+        found = {"overhaul": By(numbers, distill.stage_weights(len(numbers)), True)}
+    else:
+        found = {name: By(each.pairs, each.pair_weights, hasattr(each, "measured")) for name, each in by.items()}
+        found = {name: each for name, each in found.items() if each.pairs}
     pairs = [
         {
+            **({"method": name} if len(found) > 1 else {}),
             "weight": weight,
             "student": {**described(mine[i]), "resized": mine[i].size != theirs[j].size},
-            "teacher": {**described(theirs[j]), "margin": margin(theirs[j])},
+            "teacher": {**described(theirs[j]), "margin": margin(theirs[j]) if each.by_margin else "-"},
         }
-        for weight, (i, j) in zip(distill.stage_weights(len(numbers)), numbers, strict=True)
+        for name, each in found.items()
+        for weight, (i, j) in zip(each.weights, each.pairs, strict=True)
     ]
-    alone = dict(zip(("student", "teacher"), distill.unpaired(student, teacher), strict=True))
+    used = [sorted({pair[side] for each in found.values() for pair in each.pairs}) for side in (0, 1)]
     unpaired = {
-        "student": [described(mine[i]) for i in alone["student"]],
-        "teacher": [described(theirs[j]) for j in alone["teacher"]],
+        role: [described(each) for number, each in enumerate(maps) if number not in numbers]
+        for role, maps, numbers in zip(("student", "teacher"), (mine, theirs), used, strict=True)
+        if found
     }
-    used = [mine[i] for i, _ in numbers], [theirs[j] for _, j in numbers]
     notes = without_partner(unpaired) + growing(pairs)
-    notes += odd("the teacher's ", used[1]) + odd("the student's ", used[0], teaches=False)
+    notes += odd("the teacher's ", [theirs[j] for j in used[1]], any(each.by_margin for each in found.values()))
+    notes += odd("the student's ", [mine[i] for i in used[0]], teaches=False)
     return {"pairs": pairs, "unpaired": unpaired, "notes": notes}
 
 

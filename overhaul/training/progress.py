@@ -72,11 +72,8 @@ class Progress:
 
     def epoch(self, line: dict, setup: Setup, beside: str = "") -> None:
         """A line of metrics.jsonl. beside: how it compares with another run's."""
-        losses = f"loss {line['loss']:.3f}"
-        if setup.method != "original":
-            losses += f" = {line['cross_entropy']:.3f} + {line['distill_loss']:.3f}"
         self.say(
-            f"epoch {line['epoch']:3d}/{setup.epochs}  {losses}  train top-1 {line['train_top1']:.2f} %  "
+            f"epoch {line['epoch']:3d}/{setup.epochs}  {losses(line, setup)}  train top-1 {line['train_top1']:.2f} %  "
             f"test top-1 {line['test_top1']:.2f} %, top-5 {line['test_top5']:.2f} %  lr {line['lr']:g}  "
             f"{line['images_per_second']:.0f} images/s  {duration(self.left)} left{beside}"
         )
@@ -85,6 +82,18 @@ class Progress:
     def left(self) -> float:
         """Seconds to the end of the run, evaluations included, at the pace so far."""
         return (time.monotonic() - self.started) / max(self.done, 1) * (self.steps - self.done)
+
+
+def losses(line: dict, setup: Setup) -> str:
+    """The loss of an epoch, and what it is made of."""
+    labelled = f"{line['cross_entropy']:.3f}"
+    if setup.label_weight != 1:
+        labelled = f"{setup.label_weight:g} x {labelled}"
+    if len(setup.methods) > 1:
+        distilled = [f"{line[f'distill_loss.{name}']:.3f} ({name})" for name in setup.methods]
+    else:
+        distilled = [f"{line['distill_loss']:.3f}"] if setup.method != "original" else []
+    return " = ".join([f"loss {line['loss']:.3f}", *([" + ".join([labelled, *distilled])] if distilled else [])])
 
 
 def start_progress(show: bool, accelerator: Accelerator, steps: int, quiet: bool) -> Progress | Nobody:

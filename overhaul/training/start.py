@@ -29,7 +29,7 @@ class Start(Components):
     stop: StopSignal = field(default_factory=StopSignal)
 
     def __post_init__(self) -> None:
-        self.state, self.meter = State(epochs=self.setup.epochs), Meter(self.accelerator)
+        self.state, self.meter = State(epochs=self.setup.epochs), Meter(self.accelerator, self.setup)
         self.checkpointer = self.publisher = system.Nobody()
         if self.baseline:
             self.baseline.check(self)

@@ -18,7 +18,7 @@ from overhaul.training.evaluation import evaluate
 from overhaul.training.first_batch import first_batch_lines, measure_first_batch
 from overhaul.training.margins import measure_margins
 from overhaul.training.metrics import READ_EVERY, Meter, check_means, check_weights
-from overhaul.training.optimisation import begin_epoch, training_step
+from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
 from overhaul.training.progress import result_lines, shown
 from overhaul.training.record import Result
 from overhaul.training.start import Start
@@ -75,12 +75,15 @@ class Trainer(Start):
         lr = begin_epoch(self.optimizer, setup, state.epoch, state.step)
         self.open_epoch()
         networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
-        how = setup.distill_weight, self.run.gradient_accumulation_steps
+        n = self.run.gradient_accumulation_steps
+        weight = distill_weights(self.method, setup, state.epoch, self.share // n)
         for images, labels in islice(loader, steps):
             images, labels = self.normalize(images), labels.to(device, non_blocking=True)
-            if state.begins and self.method.needs:
+            if state.begins and self.teacher:
                 self.look_at_first_batch(images, labels)
-            logits, cross_entropy, distill_loss = training_step(*networks, images, labels, *how)
+            logits, cross_entropy, distill_loss = training_step(
+                *networks, images, labels, weight, n, setup.label_weight
+            )
             state.step += 1
             self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
             self.after_step()
@@ -94,7 +97,7 @@ class Trainer(Start):
         """Tell how teacher and labels compare before anything is learned, and write it down."""
         self.state.first_batch = measure_first_batch(self, images, labels)
         self.progress.say(first_batch_lines(self.state.first_batch))
-        self.meter = Meter(self.accelerator)  # the time that this took is none of the epoch's
+        self.meter = Meter(self.accelerator, self.setup)  # the time that this took is none of the epoch's
         if not self.run.dry_run:
             self.write_record()
 
@@ -102,7 +105,7 @@ class Trainer(Start):
         """Take up the epoch where the state says that it is."""
         accelerator, state, loader = self.accelerator, self.state, self.train_loader
         kept = state.kept_by(accelerator.process_index, accelerator.num_processes)
-        self.meter = Meter(accelerator, kept)
+        self.meter = Meter(accelerator, self.setup, kept)
         loader.set_epoch(state.epoch, state.step, kept["broken"] if kept else ())
         self.model.train()
         self.progress.open_epoch(f"epoch {state.epoch + 1}/{self.setup.epochs}", len(loader), state.step)

@@ -14,7 +14,8 @@ from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.system import accelerator as engine
 from overhaul.training.build import start_accelerator
-from overhaul.training.optimisation import losses, make_optimizer, make_ready, make_teacher_forward, training_step
+from overhaul.training.optimisation import losses, make_optimizer, make_ready, training_step
+from overhaul.training.teaching import make_teacher_forward
 
 NAMES = ("cifar_a", "cifar_d", "cifar_f", "imagenet_b")
 BIG = ("cifar_f", "imagenet_b")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from overhaul import api
-from overhaul.cli.arguments import flags_of, parse, parse_training, training_flags
+from overhaul.cli.arguments import parse, parse_training
+from overhaul.cli.flags import flags_of, training_flags
 from overhaul.cli.main import COMMANDS
 from overhaul.recipe import Net
 from overhaul.setups import get, settings

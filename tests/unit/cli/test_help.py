@@ -5,7 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from overhaul.cli.arguments import parse_training, training_flags
+from overhaul.cli.arguments import parse_training
+from overhaul.cli.flags import training_flags
 from overhaul.cli.main import COMMANDS
 from overhaul.recipe import Setup
 from overhaul.setups import HIDDEN, get, settings
