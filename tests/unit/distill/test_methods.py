@@ -75,11 +75,12 @@ def test_a_gap_of_120(at_label):
 @pytest.mark.parametrize("equal", [2, 8])
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_equal_images(role, equal):
-    """Two images, or all, that the one network cannot tell apart."""
+    """Two images, or all, that the one network cannot tell apart; no step leaps because of them."""
     maps = [each.clone() for each in given(role).features]
     maps[-1][:equal] = maps[-1][:1].clone()
     stages = {"student": given("student"), "teacher": given("teacher"), role: given(role, features=maps)}
-    assert all_finite(*loss_and_gradients("rkd", **stages))
+    loss, gradients = loss_and_gradients("rkd", **stages)
+    assert all_finite(loss, gradients) and all(each.abs().max() < 1 for each in gradients)
 
 
 def test_a_common_offset_costs_the_relations_no_digits():
@@ -270,6 +271,14 @@ def test_what_is_read_of_a_method_without_importing_it_is_what_it_is(name):
     assert method.paper._asdict() == told.paper and told.about.count(". ") == 1 and told.about.endswith(".")
     made = method(Given(given("student")), Given(given("teacher")))
     assert all(getattr(made, key) == value for key, (_, value) in told.settings.items())
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd", "dist"])
+def test_the_temperature_divides_the_logits_and_its_square_makes_up_for_it(name):
+    cooled = [given(role, logits=given(role).logits / 4) for role in ("student", "teacher")]
+    expected = 16 * loss_and_gradients(name, *cooled, temperature=1.0)[0]
+    found = loss_and_gradients(name, given("student"), given("teacher"), temperature=4.0)[0]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_standardized_logits():
