@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from overhaul.recipe import Setup
 from overhaul.run import checkpoints
 from overhaul.run.state import State
-from overhaul.system.accelerator import all_finite, sync_buffers
+from overhaul.system.accelerator import all_finite
 from overhaul.system.messages import UserError
+from overhaul.system.processes import gathered, sync_buffers
 
 LOOK = 1.0  # seconds, at the least, between two looks at the sums on the device
 
@@ -86,7 +87,7 @@ class Meter:
     def gather(self, broken: int) -> Tensor:
         """The sums, the finite steps and `broken` of each process: [processes, sums + 2]."""
         own = torch.stack([self.finite_steps, torch.full_like(self.one, broken)])
-        return self.accelerator.gather(torch.cat([self.sums, own])[None])
+        return gathered(self.accelerator, torch.cat([self.sums, own])[None])
 
     def means(self, rows: Tensor) -> dict[str, float]:
         """See read."""

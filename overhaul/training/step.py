@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from overhaul.data.transfer import to_device
 from overhaul.training.build import Components
 from overhaul.training.metrics import Meter
 from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
@@ -31,7 +32,7 @@ class Step:
         self.meter.add(logits, labels, *losses)
 
     def on_device(self, *batch: Tensor) -> list[Tensor]:
-        return [each.to(self.device, non_blocking=True) for each in batch]
+        return [to_device(each, self.device) for each in batch]
 
     def normalized(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels as the networks take them, of a batch on the device."""

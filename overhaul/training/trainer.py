@@ -1,10 +1,7 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
-
-from accelerate.utils import gather_object
 
 from overhaul.data.workers import deaths_explained
 from overhaul.options import Run
@@ -12,6 +9,7 @@ from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
+from overhaul.system.processes import hosts, lost_processes_explained, told
 from overhaul.training.beside import Baseline
 from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate
@@ -31,14 +29,13 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     folder is left whole. Under the command, SIGTERM or SIGUSR1 makes it save its state and raise Preempted, a
     SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
-    system.keep_memory()
     baseline = Baseline.named_by(run)
     if run.dry_run:
         folder = RunFolder.of(setup, run)
         return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
-    with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
+    with StopSignal() as stop, RunFolder.of(setup, run) as folder, lost_processes_explained(run.timeout_minutes):
         trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()
         trainer.train()
@@ -69,7 +66,7 @@ class Trainer(Start):
         system.end(self.accelerator)
 
     def arm(self) -> None:
-        self.stop.arm(self.accelerator.num_processes, timedelta(minutes=self.run.timeout_minutes))
+        self.stop.arm(self.accelerator.num_processes, hosts())
 
     def train_epoch(self, steps: int | None = None) -> dict:
         """What is left of an epoch, or the first steps of it; the epoch's means, learning rate and speed."""
@@ -149,9 +146,8 @@ class Trainer(Start):
         if self.state.step:
             self.read_means()
             check_weights(self.model, self.state, self.setup, self.folder.path)
-            self.state.running = gather_object(
-                [{**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}]
-            )
+            mine = {**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}
+            self.state.running = told(self.accelerator, mine)
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:

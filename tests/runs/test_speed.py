@@ -3,7 +3,6 @@
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from support.places import REPOSITORY
 from support.plain_step import make_plain_step, plain_distance
 from support.release_data import release_loader
 from support.runs import DIGITS_TEACHER
+from support.timing import seconds
 
 from overhaul import distill
 from overhaul.bench import Trial, make_step
@@ -31,17 +31,6 @@ pytestmark = pytest.mark.speed
 
 BATCH = {"cifar_a": 128, "cifar_c": 128, "cifar_d": 128, "cifar_e": 16, "imagenet_b": 32}
 LEAST = {"no": 1.1, "bf16": 1.7}  # times the plain step, where a machine is bound by its convolutions
-
-
-def seconds(steps: list, images, labels, rounds: int) -> list[float]:
-    """Medians, the steps taken in turn after one that is not timed."""
-    times = [[] for _ in steps]
-    for _ in range(rounds + 1):
-        for step, taken in zip(steps, times, strict=True):
-            started = time.perf_counter()
-            step(images, labels)
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken[1:]) for taken in times]
 
 
 @pytest.mark.parametrize("name", BATCH)
@@ -141,7 +130,7 @@ def test_what_the_loop_adds_to_a_step(monkeypatch, tmp_path):
             trainer.step.normalized(*batch)
 
     with data.one_thread():
-        taken = seconds([loop, plain, making], None, None, rounds=15)
+        taken = seconds([loop, plain, making], torch.zeros(1), None, rounds=15)
     in_loop, alone, made = (1e6 * each / len(batches) for each in taken)
     added = in_loop - alone - made
     print(f"\na step of {alone:.0f} us: the loop adds {added:.0f} us, its batch {made:.0f} us more")
