@@ -28,6 +28,7 @@ class Meter:
         self.sums = torch.zeros(3 + len(setup.methods), device=accelerator.device)
         self.finite_steps, self.one = torch.tensor([0.0, 1.0], device=accelerator.device)
         self.factors = {}  # by the number of images
+        self.ahead = accelerator.device.type == "cuda"  # the host, of the device
         self.begin()
 
     def begin(self, kept: dict | None = None, steps: int = 0) -> None:
@@ -75,8 +76,8 @@ class Meter:
     def look(self, broken: int = 0) -> tuple[dict[str, float], float] | None:
         """As read, and the seconds until then; on a GPU those of the look before, as nothing waits for this one's."""
         self.looked, seconds, rows = time.monotonic(), self.seconds, self.gather(broken)
-        if rows.device.type != "cuda":
-            return self.means(rows), seconds
+        if not self.ahead:
+            return self.means(rows.cpu()), seconds
         before, self.on_the_way = self.on_the_way, (rows.to("cpu", non_blocking=True), torch.cuda.Event(), seconds)
         self.on_the_way[1].record()
         if before is None:

@@ -9,6 +9,7 @@ from support import tape
 from support.runs import outcome, quick, refused, stop, teaching
 
 from overhaul.bench import Trial
+from overhaul.data import loaders
 from overhaul.options import Run
 from overhaul.recipe import Net
 from overhaul.setups import SETUPS
@@ -33,16 +34,20 @@ def replays(monkeypatch) -> list[int]:
     return done
 
 
+@pytest.mark.parametrize("resident", [False, True], ids=["from the host", "from the device"])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"method": "overhaul+kd", "ramp_epochs": 3, "mixup": 0.5}],
     ids=["overhaul", "a sum that ramps up, with mixup"],
 )
-def test_a_captured_step_trains_to_the_same_bits(digits_teacher, few_digits, monkeypatch, tmp_path, changes, replays):
+def test_a_captured_step_trains_to_the_same_bits(
+    digits_teacher, few_digits, monkeypatch, tmp_path, changes, resident, replays
+):
     """Over a drop with its restart, tests, and a stop; 6 steps an epoch, of which the first two of a start are not."""
     setup, run = quick(digits_teacher, epochs=4, batch_size=16, **changes), Run(data_path=few_digits)
     eager = train(setup, replace(run, output_dir=str(tmp_path / "eager")))
     assert not replays and len({line["lr"] for line in eager.metrics}) == 3
+    monkeypatch.setattr(loaders, "fits", lambda images, augment, device: resident)
     run = replace(run, compile="graph")
     whole = train(setup, replace(run, output_dir=str(tmp_path / "whole")))
     assert len(replays) == 22 and outcome(whole) == outcome(eager)

@@ -1,6 +1,7 @@
 """In place of a CUDA graph: a tape of the operations of a step, which are done again on the same tensors."""
 
 from collections.abc import Callable
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -30,15 +31,7 @@ class Tape(TorchDispatchMode):
 
 def capture(step: Callable) -> tuple[Callable[[], None], Tensor | None]:
     """graph.capture, but that the step is taken meanwhile: the first replay has been done."""
-    tape, played = Tape(), 0
-    with tape:
+    with Tape() as tape:
         result = step()
-
-    def replay() -> None:
-        nonlocal played
-        if played:
-            with torch.no_grad():
-                tape.play()
-        played += 1
-
-    return replay, result
+    plays = chain([lambda: None], repeat(torch.no_grad()(tape.play)))
+    return lambda: next(plays)(), result
