@@ -9,8 +9,9 @@ from overhaul.run.folder import RunFolder, configuration, flatten
 from overhaul.system.messages import UserError
 from overhaul.training.build import Components
 from overhaul.training.networks import weights_to_try
+from overhaul.usual import OF_METHOD
 
-BESIDES = ("name", "published", "method", "data", "num_classes", "distill_weight", "teacher", "teacher_norm")
+BESIDES = ("name", "published", "method", "data", "num_classes", "teacher", *OF_METHOD)
 OF_STUDENT = ("positions", "weights", "key", "mean", "std", "image_size")  # of its weights the checksum is compared
 PATIENCE = 3  # epochs
 
@@ -88,7 +89,8 @@ class Baseline:
         return words, [self.warning(setup)] if behind and not told else []
 
     def warning(self, setup: Setup) -> str:
+        weights = " and ".join(f"{each:g}" for each in setup.of_methods("distill_weight"))
         return (
-            f"the student has been behind {self.source} for {PATIENCE} epochs: the weight {setup.distill_weight:g} of "
-            f"the distillation loss may be too much for these networks; try {weights_to_try(setup)}"
+            f"the student has been behind {self.source} for {PATIENCE} epochs: the weight {weights} of the "
+            f"distillation loss may be too much for these networks; try {weights_to_try(setup)}"
         )

@@ -124,9 +124,11 @@ def weight_note(setup: Setup) -> str | None:
 
 
 def weights_to_try(setup: Setup) -> str:
-    row = SETUPS.get(setup.name)
-    weight = row.distill_weight if row else setup.of_methods("distill_weight")[setup.methods.index("overhaul")]
-    flag = "--distill_weight" if len(setup.methods) == 1 else "--distill_weight.overhaul"
+    """Flags with lower weights: of overhaul, or of the first method where that is not among them."""
+    row, number = SETUPS.get(setup.name), setup.methods.index("overhaul") if "overhaul" in setup.methods else 0
+    name = setup.methods[number]
+    weight = row.distill_weight if row and name == "overhaul" else setup.of_methods("distill_weight")[number]
+    flag = "--distill_weight" if len(setup.methods) == 1 else f"--distill_weight.{name}"
     return " and ".join(f"{flag} {share * weight:g}" for share in LOWER)
 
 

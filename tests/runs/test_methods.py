@@ -2,21 +2,21 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from support.methods import NAMES, STEPS, SUM, flags, taught
-from support.pair import write_pair
-from support.runs import command, outcome, refused, stop, times_apart
+from support.runs import command, outcome, refused, stop
 
-from overhaul import hub
 from overhaul.options import Run
-from overhaul.run.state import State
+from overhaul.recipe import Setup
+from overhaul.setups import settings
+from overhaul.training import build as building
 from overhaul.training import optimisation, trainer
-from overhaul.training.build import Components, build
+from overhaul.training.build import Components, build, start_accelerator
 from overhaul.training.first_batch import measure_first_batch
 from overhaul.training.margins import measure_margins
 from overhaul.training.trainer import train
@@ -130,7 +130,9 @@ def test_the_losses_of_a_sum_add_up(digits_teacher, few_digits, tmp_path):
         assert line["loss"] == pytest.approx(0.3 * line["cross_entropy"] + line["distill_loss"])
     saved = load_file(tmp_path / "checkpoints" / "epoch-0002" / "model.safetensors")
     assert {name.split(".")[0] for name in saved} == {"student", "parts"}
-    assert len([name for name in saved if name.startswith("student.")]) == len(load_file(tmp_path / "final" / "model.safetensors"))
+    assert len([name for name in saved if name.startswith("student.")]) == len(
+        load_file(tmp_path / "final" / "model.safetensors")
+    )
 
 
 def first_step(of: Components) -> dict:
@@ -157,3 +159,70 @@ def test_each_method_of_a_sum_starts_as_it_does_alone(digits_teacher, few_digits
         expected[name] = first_step(each)["distill_loss"]
     assert by_name == pytest.approx(expected, rel=1e-6) and min(by_name.values()) > 0
     assert found["distill_loss"] == pytest.approx(sum(expected.values()), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def baseline(few_digits, tmp_path_factory):
+    """A run of the student alone, four epochs, in which it was made out to be right about every test image."""
+    folder = tmp_path_factory.mktemp("baseline") / "run"
+    sizes = {"image_size": 16, "batch_size": 16, "epochs": 4}
+    train(*settings("digits", {"method": "original", "data_path": few_digits, "output_dir": str(folder), **sizes}))
+    lines = [{**line, "test_top1": 100.5} for line in lines_of(folder)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("dkd", "the weight 1 of the distillation loss may be too much for these networks; try --distill_weight 0.01 "),
+        ("kd+at", "the weight 0.9 and 1000 of the distillation loss may be too much for these networks; try "
+         "--distill_weight.kd 0.009 and --distill_weight.kd 0.09"),
+        ("kd+overhaul", "try --distill_weight.overhaul 1e-05 and --distill_weight.overhaul 0.0001"),
+    ],
+)  # fmt: skip
+def test_beside_the_student_alone(digits_teacher, few_digits, baseline, tmp_path, method, words):
+    """Which has neither weights nor a ramp."""
+    more = ["--beside", baseline, "--epochs", 4, "--output_dir", tmp_path / "run"]
+    result = command(*flags(digits_teacher, few_digits, method, *more))
+    assert result.status == 0 and words in result.err, result.err
+    assert result.out.count(f"points behind {baseline}") == 4
+
+
+def test_what_is_named_counts_though_it_be_the_value_of_another_method(digits_teacher, few_digits):
+    usual = {"label_weight": 1.0, "distill_weight": 1e-3, "ramp_epochs": 0, "teacher_norm": "batch"}
+    for method in ("at", "dkd", "kd"):
+        setup = build(*taught(digits_teacher, few_digits, method, **usual)).setup
+        assert {name: getattr(setup, name) for name in usual} == usual
+
+
+def step_of(setup: Setup, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses of the first step, and all that is learned after it, in a row."""
+    of = build(setup, run)
+    images, labels = next(iter(of.train_loader))
+    of.model.train()
+    weight = optimisation.distill_weights(of.method, of.setup, 0, of.share)
+    networks = of.accelerator, of.model, of.teacher_forward, of.optimizer
+    images = of.normalize(images)
+    _, *losses = optimisation.training_step(*networks, images, labels, weight, 1, of.setup.label_weight)
+    return torch.stack([each.sum() for each in losses]), torch.cat([each.flatten() for each in of.method.parameters()])
+
+
+@pytest.mark.parametrize("method", [*NAMES, SUM])
+def test_scaled_and_half_precision_steps(digits_teacher, few_digits, method, monkeypatch):
+    """fp16's scaling of the loss changes nothing but rounding, and bf16 little."""
+    setup, run = taught(digits_teacher, few_digits, method)
+    losses, learned = step_of(setup, run)
+    in_half, half = step_of(setup, replace(run, mixed_precision="bf16"))
+    torch.testing.assert_close(in_half, losses, rtol=0.05, atol=0)
+    assert half.isfinite().all() and not torch.equal(half, learned)
+
+    def scaling(*how):
+        accelerator = start_accelerator(*how)
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+        return accelerator
+
+    monkeypatch.setattr(building, "start_accelerator", scaling)
+    again, scaled = step_of(setup, run)
+    assert losses.isfinite().all() and losses.min() > 0 and torch.equal(again, losses)
+    torch.testing.assert_close(scaled, learned, rtol=1e-4, atol=1e-6)
