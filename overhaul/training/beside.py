@@ -11,7 +11,7 @@ from overhaul.training.build import Components
 from overhaul.training.networks import weights_to_try
 from overhaul.usual import OF_METHOD
 
-BESIDES = ("name", "published", "method", "data", "num_classes", "teacher", *OF_METHOD)
+BESIDES = ("name", "published", "data", "num_classes", "teacher", "method", "like", *OF_METHOD)  # that may differ
 OF_STUDENT = ("positions", "weights", "key", "mean", "std", "image_size")  # of its weights the checksum is compared
 PATIENCE = 3  # epochs
 
