@@ -136,6 +136,19 @@ def test_the_losses_of_a_sum_add_up(digits_teacher, few_digits, tmp_path):
     )
 
 
+def test_the_first_step_of_a_sum_has_the_losses_of_each_alone(digits_teacher, few_digits, tmp_path):
+    """An epoch of one step: the same images, student and connectors."""
+    how = {"batch_size": 96, "epochs": 1}
+    names = ("overhaul", "kd", "sp")
+    train(*taught(digits_teacher, few_digits, "+".join(names), output_dir=str(tmp_path / "sum"), **how))
+    (found,) = lines_of(tmp_path / "sum")
+    for name in names:
+        train(*taught(digits_teacher, few_digits, name, output_dir=str(tmp_path / name), **how))
+        (alone,) = lines_of(tmp_path / name)
+        assert found[f"distill_loss.{name}"] == pytest.approx(alone["distill_loss"], rel=1e-6)
+        assert found["cross_entropy"] == pytest.approx(alone["cross_entropy"], rel=1e-6)
+
+
 def first_step(of: Components) -> dict:
     """What is measured of the first batch."""
     measure_margins(of, lambda text: None)
