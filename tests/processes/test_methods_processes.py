@@ -25,9 +25,9 @@ def test_losses_and_gradients_are_those_of_one_process(ranks, digits_teacher, fe
     Of methods that look across the images of a process only nearly so. SP would be off by 1.3 and 4.5, but for the
     weight that it has there.
     """
-    arguments = str(digits_teacher), few_digits, (*NAMES, SUM)
-    alone, both = first_steps(*arguments), ranks("support.method_steps:first_steps", *arguments)
-    in_parts = ranks("support.method_steps:first_steps", *arguments, 2)
+    place, steps = (str(digits_teacher), few_digits), "support.method_steps:first_steps"
+    alone, both = first_steps(*place, (*NAMES, SUM)), ranks(steps, *place, (*NAMES, SUM))
+    in_parts = ranks(steps, *place, ("kd", "reviewkd", "sp", SUM), 2)
     for method, theirs in ((method, each) for found in (*both, *in_parts) for method, each in found.items()):
         assert theirs.keys() == alone[method].keys()
         errors = {name: error(theirs[name], value) for name, value in alone[method].items()}
