@@ -30,10 +30,8 @@ def about(record: dict) -> str:
 def settings(record: dict) -> dict:
     """The settings of the methods, as their flags are called; none of a record of an earlier release."""
     found = record.get("method_settings") or {}
-    return {
-        f"method.{name}": each
-        for name, each in flat(found if len(found) > 1 else {**found.get(record["method"], {})}).items()
-    }
+    found = found if len(found) > 1 else found.get(record["method"], {})
+    return {f"method.{name}": each for name, each in flat(found).items()}
 
 
 def citations(record: dict) -> list[str]:
