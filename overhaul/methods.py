@@ -27,7 +27,7 @@ def check(method: str) -> None:
 
 
 def needs(method: str) -> set[str]:
-    """What is compared: "features" and "logits", either, or nothing."""
+    """What is compared: "features", "logits", "embedding", several of them, or nothing."""
     return {each for name in parts(method) if (each := catalogue.method(name).needs)}
 
 

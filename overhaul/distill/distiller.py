@@ -62,11 +62,11 @@ class Distiller(nn.Module):
     read without importing it:
 
     paper: where it was published. compares: in a few words. needs: of the networks, "features", "logits" (the teacher
-    must know the data's classes) or None. embedded: whether it reads what the classifier gets. teacher_norm: what the
-    teacher's BatchNorms normalise by, see method.teaching. hard_labels: whether labels must be class numbers.
-    least_images: of a process, for one step. defaults: what a kind of setup ("cifar", "imagenet"), one setup by its
-    name, or a setting of its own that is true has in place of the usual values, of the recipe (label_weight,
-    distill_weight, ramp_epochs) and of its settings; the later in that order count.
+    must know the data's classes), "embedding" (what the classifier gets) or None. embedded: whether it reads that.
+    teacher_norm: what the teacher's BatchNorms normalise by, see method.teaching. hard_labels: whether labels must be
+    class numbers. least_images: of a process, for one step. defaults: what a kind of setup ("cifar", "imagenet"), one
+    setup by its name, or a setting of its own that is true has in place of the usual values, of the recipe
+    (label_weight, distill_weight, ramp_epochs) and of its settings; the later in that order count.
     """
 
     paper: ClassVar[Paper | None] = None
@@ -83,6 +83,9 @@ class Distiller(nn.Module):
         self.student = student
         self.connectors = nn.ModuleDict()  # all that is learned beside the student, and thrown away afterwards
         self.pairs = pairs(student, teacher) if self.needs == "features" else []
+        if self.embedded:
+            # UserError where there is no such layer, and a dry run that no compiled pass may begin with
+            self.embedding_widths = student.embedding_width, teacher.embedding_width
 
     def forward(self, images: Tensor, teacher_stages, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [batch, classes] and the distillation loss, a scalar, without its weight.

@@ -21,7 +21,7 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
     """
     if not tells(norm):
         raise UserError(f"a margin needs a BatchNorm2d with scale and shift, not {type(norm).__name__}")
-    place = norm.weight.device if norm.weight.is_meta else "cpu"  # not every device has float64
+    place = "meta" if norm.weight.is_meta else "cpu"  # not every device has float64
     scale, shift = (x.detach().to(place).double() for x in (norm.weight.abs(), norm.bias))
     ratio = shift / scale
     density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)

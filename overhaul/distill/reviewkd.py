@@ -36,8 +36,8 @@ class ReviewKD(Distiller):
 
     def __init__(self, student: Backbone, teacher: Backbone) -> None:
         super().__init__(student, teacher)
-        mine = [*(student.widths[i] for i, _ in self.pairs), student.embedding_width]
-        theirs = [*(teacher.widths[j] for _, j in self.pairs), teacher.embedding_width]
+        mine = [*(student.widths[i] for i, _ in self.pairs), self.embedding_widths[0]]
+        theirs = [*(teacher.widths[j] for _, j in self.pairs), self.embedding_widths[1]]
         middle, last = min(512, mine[-1]), len(mine) - 1
         self.connectors["fusions"] = nn.ModuleList(
             Fusion(mine[n], middle, theirs[n], is_deepest=n == last) for n in range(len(mine))

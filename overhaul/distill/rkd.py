@@ -29,6 +29,7 @@ class RKD(Distiller):
         key="park2019relational",
     )
     compares = "distances and angles of the images' embeddings"
+    needs = "embedding"
     embedded = True
     least_images = 2
     defaults: ClassVar = {"cifar": {"distill_weight": 1.0}}
@@ -37,7 +38,7 @@ class RKD(Distiller):
         self, student: nn.Module, teacher: nn.Module, *, distance_weight: float = 25.0, angle_weight: float = 50.0
     ) -> None:
         super().__init__(student, teacher)
-        self.distance_weight, self.angle_weight, self.pairs = distance_weight, angle_weight, []
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def compare(self, student: Exact, teacher: Exact, labels: Tensor | None) -> Tensor:
         """Smooth L1 of the distances, a mean over b^2, and of the angles' cosines, over b^3, with their weights."""

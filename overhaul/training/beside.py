@@ -10,7 +10,10 @@ from overhaul.system.messages import UserError
 from overhaul.training.build import Components
 from overhaul.training.networks import weights_to_try
 
-BESIDES = ("name", "published", "method", "data", "num_classes", "distill_weight", "teacher", "teacher_norm")
+BESIDES = (  # fields of a setup that may differ
+    *("name", "published", "data", "num_classes", "teacher"),
+    *("method", "method_settings", "like", "label_weight", "distill_weight", "ramp_epochs", "teacher_norm"),
+)
 OF_STUDENT = ("positions", "weights", "key", "mean", "std", "image_size")  # of its weights the checksum is compared
 PATIENCE = 3  # epochs
 
@@ -88,7 +91,8 @@ class Baseline:
         return words, [self.warning(setup)] if behind and not told else []
 
     def warning(self, setup: Setup) -> str:
+        weights = " and ".join(f"{each:g}" for each in setup.of_methods("distill_weight"))
         return (
-            f"the student has been behind {self.source} for {PATIENCE} epochs: the weight {setup.distill_weight:g} of "
-            f"the distillation loss may be too much for these networks; try {weights_to_try(setup)}"
+            f"the student has been behind {self.source} for {PATIENCE} epochs: the weight {weights} of the "
+            f"distillation loss may be too much for these networks; try {weights_to_try(setup)}"
         )

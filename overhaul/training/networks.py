@@ -110,7 +110,10 @@ def check_needs(setup: Setup, knows_classes: bool) -> None:
 
 
 def weight_note(setup: Setup) -> str | None:
-    """What is known of the weight between networks of different make; None between those of a kind, or of a row."""
+    """What is known of overhaul's weight between networks of different make; None between those of a kind, or of a row.
+
+    None for other methods too.
+    """
     row = SETUPS.get(setup.name)
     published = row and row.teacher and all(alike(getattr(setup, role), getattr(row, role)) for role in ROLES)
     makes = [make_of(getattr(setup, role)) for role in ROLES]
@@ -124,9 +127,11 @@ def weight_note(setup: Setup) -> str | None:
 
 
 def weights_to_try(setup: Setup) -> str:
-    row = SETUPS.get(setup.name)
-    weight = row.distill_weight if row else setup.of_methods("distill_weight")[setup.methods.index("overhaul")]
-    flag = "--distill_weight" if len(setup.methods) == 1 else "--distill_weight.overhaul"
+    """Lower ones: of overhaul than its row's, of another method, or the first that is summed up, than the run's."""
+    name, row = next((each for each in setup.methods if each == "overhaul"), setup.methods[0]), SETUPS.get(setup.name)
+    own = setup.of_methods("distill_weight")[setup.methods.index(name)]
+    weight = row.distill_weight if row and name == "overhaul" else own
+    flag = f"--distill_weight.{name}" if len(setup.methods) > 1 else "--distill_weight"
     return " and ".join(f"{flag} {share * weight:g}" for share in LOWER)
 
 

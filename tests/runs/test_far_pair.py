@@ -17,7 +17,7 @@ from support.pair import gradients, pair, write_pair
 from support.runs import DIGITS, digests, outcome, stop
 
 import overhaul
-from overhaul import bench, distill, hub, models
+from overhaul import bench, hub, models
 from overhaul.data.loaders import unaugmented
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net
@@ -247,14 +247,16 @@ def test_each_epoch_is_compared_with_that_of_the_baseline(place, few_digits, bas
         (better / name).write_bytes((baseline / name).read_bytes())
     lines = [json.loads(line) for line in (baseline / "metrics.jsonl").read_text().splitlines()]
     (better / "metrics.jsonl").write_text("".join(json.dumps({**line, "test_top1": 99.0}) + "\n" for line in lines[:3]))
-    result = train(*beside(place, few_digits, better, output_dir=str(tmp_path / "run")), show=True)
+    both = {"method": "overhaul+at", "distill_weight": {"overhaul": 1e-3, "at": 1e3}, "label_weight": 0.5}
+    result = train(*beside(place, few_digits, better, output_dir=str(tmp_path / "run"), **both), show=True)
     said = capsys.readouterr()
     told = [line for line in said.out.splitlines() if line.startswith("epoch ")]
     for line, metrics in zip(told[:3], result.metrics, strict=False):
         assert line.endswith(f"  {99 - metrics['test_top1']:.2f} points behind {better}")
     assert told[3].endswith("has no epoch 4)")
     words = f"the student has been behind {better} for 3 epochs"
-    assert said.err.count(words) == 1 and "--distill_weight 1e-05 and --distill_weight 0.0001" in said.err
+    assert said.err.count(words) == 1 and "the weight 0.001 and 1000 of the distillation loss" in said.err
+    assert "--distill_weight.overhaul 1e-05 and --distill_weight.overhaul 0.0001" in said.err
     result = train(*beside(place, few_digits, baseline, output_dir=str(tmp_path / "real")), show=True)
     theirs = [json.loads(line)["test_top1"] for line in (baseline / "metrics.jsonl").read_text().splitlines()]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
@@ -303,25 +305,10 @@ def test_positions_that_have_moved_are_refused_and_a_changed_file_is_told(place,
         train(setup, run)
 
 
-class OfLogits(torch.nn.Module):
-    """A method that compares logits."""
-
-    needs = "logits"
-
-    def __init__(self, student, teacher) -> None:
-        super().__init__()
-        self.student, self.connectors = student, torch.nn.ModuleList()
-
-    def forward(self, images, teacher_stages, labels=None):
-        logits = self.student(images)
-        return logits, F.mse_loss(logits.float(), teacher_stages.logits.float())
-
-
 def test_a_method_of_logits_needs_a_teacher_of_the_same_classes(place, digits_teacher, monkeypatch, tmp_path):
-    monkeypatch.setitem(distill.METHODS, "overhaul", OfLogits)
     with pytest.raises(overhaul.UserError, match=r"compares logits, and the teacher knows other classes"):
-        build(pair(place), Run())
-    setup = pair(place, teacher=replace(DIGITS.teacher, weights=str(digits_teacher)))
+        build(pair(place, method="kd"), Run())
+    setup = pair(place, method="kd", teacher=replace(DIGITS.teacher, weights=str(digits_teacher)))
     stop(monkeypatch, setup, Run(output_dir=str(tmp_path / "run")), 2)
     first = json.loads((tmp_path / "run" / "overhaul.json").read_text())["first_batch"]
     assert first is None or (first["stage_losses"] == [] and first["distill_loss"] > 0)
@@ -401,6 +388,13 @@ def test_of_which_pairs_the_weight_is_told():
     assert note("imagenet_a", student="timm:tf_efficientnet_b0", teacher="timm:efficientnet_b3") is None
     assert note("cifar_a", student="a.py:f", teacher="a.py:g")
     assert note("cifar_a", student="a.py:f", teacher="a.py:f") is None
+    far = replace(SETUPS["cifar_a"], student=Net(family="timm:resnet18"))
+    assert networks.weight_note(replace(far, method="kd")) is None
+    both = replace(far, method="kd+overhaul", distill_weight={"kd": 0.9, "overhaul": 0.5})
+    assert "--distill_weight.overhaul 1e-05 and --distill_weight.overhaul 0.0001" in networks.weight_note(both)
+    assert networks.weights_to_try(replace(far, method="kd", distill_weight=0.9)).startswith(
+        "--distill_weight 0.009 and"
+    )
 
 
 def test_a_benchmark_of_a_pair(place):

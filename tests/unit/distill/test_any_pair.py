@@ -183,6 +183,19 @@ def test_a_teacher_leaves_its_buffers_and_drops_nothing(timm_teacher, kind, norm
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("name", distill.METHODS)
+def test_what_a_method_learns_is_told_of_networks_without_values(name):
+    nets = [
+        Net(family="timm:mobilenetv3_small_050", kwargs={"num_classes": 5}),
+        Net(family="resnet", kwargs={"depth": 18, "num_classes": 5}),
+    ]
+    with torch.device("meta"):
+        outlined = distill.make(name, *(models.outline(net, 64) for net in nets))
+    real = distill.make(name, *(models.create(net, 64) for net in nets))
+    shapes = ([each.shape for each in module.connectors.parameters()] for module in (outlined, real))
+    assert len({*map(tuple, shapes)}) == 1 and all(each.is_meta for each in outlined.parameters())
+
+
 def test_only_two_modes_are_known():
     with pytest.raises(overhaul.UserError, match=r"--teacher_norm.*batch, running"):
         distill.teaching(nn.BatchNorm2d(2), "bathc")
