@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.places import REPOSITORY
 
-from overhaul import distill, models
+from overhaul import distill, listing, models
 from overhaul import methods as list_methods
+from overhaul.report.methods import short
+from overhaul.report.tables import plain
 from overhaul.setups import MOBILENET, SETUPS
 
 
@@ -64,3 +67,19 @@ def test_a_method_that_cannot_be_had_for_a_pair_is_told_with_the_reason(overhaul
 def test_an_unknown_setup_is_one_line(overhaul):
     result = overhaul("methods", "--setup", "cifar_z")
     assert result.status == 2 and "did you mean cifar_" in result.err
+
+
+def test_the_table_of_the_readme_is_that_of_the_classes(of_cifar_c):
+    readme = (REPOSITORY / "README.md").read_text()
+    for each in listing.methods(SETUPS["imagenet_a"]):
+        if each["paper"]:
+            name, title, year = each["method"], short(each["paper"]["title"]), each["paper"]["year"]
+            told = [f"`{name}`", f"{title}, {year}", each["compares"], each["labels"], each["teacher_norm"]]
+            values = of_cifar_c[name], each
+            assert f"| {' | '.join([*told, *map(in_readme, values)])} |\n" in readme
+
+
+def in_readme(told: dict) -> str:
+    weight = "none known" if told["distill_weight"] is None else plain(told["distill_weight"])
+    recipe = f"{plain(told['label_weight'])}, {weight}, {plain(told['ramp_epochs'])}"
+    return f"{recipe}; {plain(told['settings'])}" if told["settings"] else recipe
