@@ -167,8 +167,9 @@ class Setup:
         for value in self.of_methods("teacher_norm"):
             choose("--teacher_norm", value, get_args(Norm))
         for name in ("distill_weight", "ramp_epochs"):
-            if not all(0 <= value < 1e30 for value in self.of_methods(name)):
-                raise UserError(f"--{name} must be 0 or more and finite, not {getattr(self, name)}")
+            for value in self.of_methods(name):
+                if not 0 <= value < 1e30:
+                    raise UserError(f"--{name} must be 0 or more and finite, not {value}")
         if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
             raise UserError(f"--method {hard[0]} needs class numbers, and --mixup makes probabilities of them")
         for role, net in (("student", self.student), ("teacher", self.teacher)):

@@ -78,7 +78,8 @@ def make_teacher_forward(
     asking: the methods that it is for, which tell what it gives; without them logits and features. first: of a step.
     """
     scale = shown.shift and [torch.tensor(each, device=accelerator.device)[:, None, None] for each in shown.shift]
-    precision, network, order = autocast(accelerator), compiled(needed(teacher, asking), compile), shown.order
+    order = shown.order and torch.tensor(shown.order, device=accelerator.device)
+    precision, network = autocast(accelerator), compiled(needed(teacher, asking), compile)
     for module in teacher.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(low_precision(accelerator))
