@@ -6,9 +6,11 @@ import signal
 import pytest
 import torch
 from support.method_steps import first_steps
-from support.methods import NAMES, SUM, flags
+from support.methods import NAMES, SUM, flags, taught
 from support.ranks import Ranks
-from support.runs import student_of, times_apart
+from support.runs import stop, student_of, times_apart
+
+from overhaul.training.trainer import train
 
 ACROSS = {"dist": 0.05, "rkd": 0.2, "sp": 0.5}  # methods that look across the images of a process, and how far off
 
@@ -52,6 +54,22 @@ def test_two_ranks_train_and_go_on(ranks, digits_teacher, few_digits, tmp_path, 
     assert result.status == 0 and "resumed after step 3 of epoch 1" in result.out, result.err
     assert student_of(tmp_path / "run") == student_of(tmp_path / "whole")
     assert times_apart(lines_of(tmp_path / "run")) == times_apart(lines_of(tmp_path / "whole"))
+
+
+def test_a_sum_of_one_process_goes_on_on_two(ranks, digits_teacher, few_digits, monkeypatch, tmp_path):
+    """With the means of each loss over all images of the epoch."""
+    how = {"epochs": 1, "lr": 0.0}
+    run, whole = (
+        taught(digits_teacher, few_digits, SUM, output_dir=str(tmp_path / name), **how) for name in ("run", "whole")
+    )
+    train(*whole)
+    stop(monkeypatch, *run, 3)
+    same = flags(digits_teacher, few_digits, SUM, "--epochs", 1, "--lr", 0, "--output_dir", tmp_path / "run")
+    results = ranks("support.runs:command", *same)
+    assert [each.status for each in results] == [0, 0] and "resumed after step 3" in results[0].out, results[0].err
+    (now,), (whole,) = (lines_of(tmp_path / name) for name in ("run", "whole"))
+    for name in ("loss", "cross_entropy", "distill_loss", "distill_loss.overhaul", "distill_loss.kd"):
+        assert now[name] == pytest.approx(whole[name], rel=0.1) and now[name] != whole[name]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from support.methods import NAMES, STEPS, SUM, flags, taught
+from support.pair import pair, write_pair
 from support.runs import command, outcome, refused, stop
 
 from overhaul.options import Run
@@ -135,6 +136,19 @@ def test_the_losses_of_a_sum_add_up(digits_teacher, few_digits, tmp_path):
     )
 
 
+def test_the_first_step_of_a_sum_has_the_losses_of_each_alone(digits_teacher, few_digits, tmp_path):
+    """An epoch of one step: the same images, student and connectors."""
+    how = {"batch_size": 96, "epochs": 1}
+    names = ("overhaul", "kd", "sp")
+    train(*taught(digits_teacher, few_digits, "+".join(names), output_dir=str(tmp_path / "sum"), **how))
+    (found,) = lines_of(tmp_path / "sum")
+    for name in names:
+        train(*taught(digits_teacher, few_digits, name, output_dir=str(tmp_path / name), **how))
+        (alone,) = lines_of(tmp_path / name)
+        assert found[f"distill_loss.{name}"] == pytest.approx(alone["distill_loss"], rel=1e-6)
+        assert found["cross_entropy"] == pytest.approx(alone["cross_entropy"], rel=1e-6)
+
+
 def first_step(of: Components) -> dict:
     """What is measured of the first batch."""
     measure_margins(of, lambda text: None)
@@ -226,3 +240,20 @@ def test_scaled_and_half_precision_steps(digits_teacher, few_digits, method, mon
     again, scaled = step_of(setup, run)
     assert losses.isfinite().all() and losses.min() > 0 and torch.equal(again, losses)
     torch.testing.assert_close(scaled, learned, rtol=1e-4, atol=1e-6)
+
+
+def test_margins_that_are_measured_are_those_of_overhaul_alone(few_digits, monkeypatch, tmp_path):
+    """In a sum, whose first method has the teacher in another mode; and a run that is stopped ends the same."""
+    place = write_pair(tmp_path / "nets")
+    usual = {"data_path": few_digits, "batch_size": 16}
+    setup, run = settings(pair(place), {**usual, "method": "at+overhaul", "output_dir": str(tmp_path / "run")})
+    both, alone = build(setup, run), build(*settings(pair(place), usual))
+    for of in (both, alone):
+        measure_margins(of, lambda text: None)
+    margins = dict(alone.method.named_buffers())
+    found = dict(both.method.parts["overhaul"].named_buffers())
+    names = [name for name in found if name.startswith("margin")]
+    assert len(names) == 3 and all(torch.equal(found[name], margins[name]) for name in names)
+    whole = outcome(train(setup, replace(run, output_dir=str(tmp_path / "whole"))))
+    stop(monkeypatch, setup, run, 2)
+    assert outcome(train(setup, run)) == whole
