@@ -44,6 +44,12 @@ def settings(method: str, given: Mapping) -> dict[str, dict]:
     return {name: values for name, values in found.items() if values}
 
 
+def filled(method: str, given: Mapping[str, dict]) -> dict[str, dict]:
+    """All settings of the methods, by method: those given, and else CIFAR's, which the classes have."""
+    usual = {name: catalogue.method(name).settings for name in parts(method)}
+    return {name: {key: each for key, (_, each) in usual[name].items()} | given.get(name, {}) for name in usual}
+
+
 def flat(given: Mapping) -> dict[str, Any]:
     found = {}
     for key, value in given.items():

@@ -96,7 +96,7 @@ class Trainer(Start):
     def look_at_first_batch(self, images, labels) -> None:
         """Tell how teacher and labels compare before anything is learned, and write it down."""
         self.state.first_batch = measure_first_batch(self, images, labels)
-        self.progress.say(first_batch_lines(self.state.first_batch))
+        self.progress.say(first_batch_lines(self.state.first_batch, self.setup))
         self.meter = Meter(self.accelerator, self.setup)  # the time that this took is none of the epoch's
         if not self.run.dry_run:
             self.write_record()

@@ -281,6 +281,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
         ["setups"],
         ["setups", "cifar_c"],
         ["models"],
+        ["methods", "--help"],
         ["train", "--setup", "digits", "--method", "kkd"],
         ["train", "--setup", "imagenet_b", "--teacher.family", "resnext"],
         ["train", "--setup", "imagenet_b", "--student.family", "vit", "--teacher", "me/teacher"],
