@@ -6,7 +6,7 @@ from overhaul import catalogue
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.setups import settings
-from support.runs import SIZE, command
+from support.runs import SIZE
 
 NAMES = tuple(name for name in catalogue.methods() if name != "original")
 SUM = "overhaul+kd"
@@ -24,9 +24,3 @@ def flags(teacher: Path | str, images: str, method: str, *more) -> list[str]:
     sizes = ["--image_size", SIZE, "--epochs", 2, "--batch_size", 16]
     networks = ["--setup", "digits", "--method", method, "--teacher", teacher, "--data_path", images]
     return list(map(str, ["train", *networks, *sizes, *more]))
-
-
-def trained(teacher: Path | str, images: str, method: str, folder: Path | str, *more) -> None:
-    """Train so; the run may not fail."""
-    result = command(*flags(teacher, images, method, "--output_dir", folder, *more))
-    assert result.status == 0, result.err
