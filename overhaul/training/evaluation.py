@@ -11,6 +11,7 @@ from torch import nn
 from overhaul import hub
 from overhaul.data import sources
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_settings
+from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
 from overhaul.distill import mode_kept
 from overhaul.hub.config import class_names, preprocessing_of
@@ -20,6 +21,7 @@ from overhaul.recipe import Net, Preprocessing, Setup, is_foreign
 from overhaul.setups import SETUPS
 from overhaul.system.accelerator import of_main, start, warn_all
 from overhaul.system.messages import UserError, first_line, warn
+from overhaul.system.processes import reduced
 from overhaul.system.signs import Signs
 
 
@@ -48,11 +50,11 @@ def evaluate(
         with accelerator.autocast():
             logits = net(normalize(images))
         logits = logits.float() if order is None else logits.float()[:, list(order)]
-        labels = labels.to(logits.device, non_blocking=True)
+        labels = to_device(labels, logits.device)
         whole, odd = labels >= 0, ~logits.isfinite().all(1)
         best = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]) & ~odd[:, None]
         counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum(), odd.sum()])
-    top1, top5, images, broken, odd = accelerator.reduce(counts, "sum").tolist()
+    top1, top5, images, broken, odd = reduced(accelerator, counts, "sum").tolist()
     expected = loader.expected
     assert expected in (None, images + broken), f"{images + broken} of {expected} test images were counted"
     if odd:

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overhaul.recipe import Setup
+from overhaul.system.processes import reduced
 from overhaul.training.build import Components
 from overhaul.training.optimisation import distill_weights
+from overhaul.training.progress import forget_peak
 from overhaul.training.teaching import autocast
 
 
@@ -28,13 +30,12 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
         method, n = copy.deepcopy(of.method), of.run.gradient_accumulation_steps
         parts = zip(images.chunk(n), labels.chunk(n), strict=True)
         found = [measure_part(of, method, *part) for part in parts]
-    losses, reached, *gradients = (of.accelerator.reduce(sum(each) / n, "mean") for each in zip(*found, strict=True))
+    losses, reached, *gradients = (reduced(of.accelerator, sum(each) / n, "mean") for each in zip(*found, strict=True))
     sizes = torch.tensor([each.numel() for each in learned(of.method)], device=images.device)
     by_both = reached.all(0).repeat_interleave(sizes)
     to_labels, to_teacher = (gradient[by_both].norm().item() for gradient in gradients)
     cross_entropy, distill_loss, *stages = losses.tolist()
-    if images.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # of the copy and its gradients, which no step has
+    forget_peak(images.device)  # of the copy and its gradients, which no step has
     ratio = to_teacher / to_labels if to_labels else math.nan
     numbers = {"cross_entropy": cross_entropy, "distill_loss": distill_loss, "gradient_ratio": ratio}
     return {"stage_losses": list(map(finite, stages)), **{name: finite(value) for name, value in numbers.items()}}

@@ -1,17 +1,16 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 
-from accelerate.utils import gather_object
-
+from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
+from overhaul.system.processes import hosts, lost_processes_explained, told
 from overhaul.training.beside import Baseline
 from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate
@@ -32,14 +31,13 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     folder is left whole. Under the command, SIGTERM or SIGUSR1 makes it save its state and raise Preempted, a
     SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
-    system.keep_memory()
     baseline = Baseline.named_by(run)
     if run.dry_run:
         folder = RunFolder.of(setup, run)
         return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
-    with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
+    with StopSignal() as stop, RunFolder.of(setup, run) as folder, lost_processes_explained(run.timeout_minutes):
         trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()
         trainer.train()
@@ -52,7 +50,7 @@ class Trainer(Start):
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
-        self.stop.arm(self.accelerator.num_processes, timedelta(minutes=self.run.timeout_minutes))
+        self.stop.arm(self.accelerator.num_processes, hosts())
         try:
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
@@ -78,7 +76,7 @@ class Trainer(Start):
         n = self.run.gradient_accumulation_steps
         weight = distill_weights(self.method, setup, state.epoch, self.share // n)
         for images, labels in islice(loader, steps):
-            images, labels = self.normalize(images), labels.to(device, non_blocking=True)
+            images, labels = self.normalize(images), to_device(labels, device)
             if state.begins and self.teacher:
                 self.look_at_first_batch(images, labels)
             logits, cross_entropy, distill_loss = training_step(
@@ -147,9 +145,8 @@ class Trainer(Start):
         if self.state.step:
             self.read_means()
             check_weights(self.model, self.state, self.setup, self.folder.path)
-            self.state.running = gather_object(
-                [{**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}]
-            )
+            mine = {**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}
+            self.state.running = told(self.accelerator, mine)
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:
