@@ -99,7 +99,7 @@ def bench(
         setup: whose networks and batch size
         method: in place of the setup's own, with its usual settings there
         mixed_precision: no, bf16 or fp16 (a GPU)
-        compile: no, default or max
+        compile: no, default, max or graph
         batch_size: in place of the setup's own
         steps: how many steps are timed
     """

@@ -21,7 +21,8 @@ from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
 from overhaul.training.build import check_shares, start_accelerator
-from overhaul.training.optimisation import distill_weights, make_ready, total, training_step
+from overhaul.training.graph import graphed
+from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
 from overhaul.training.progress import peak_memory
 from overhaul.training.teaching import autocast, compiled, low_precision, needed
 
@@ -55,12 +56,15 @@ class Trial:
         self.student_stages = compiled(needed(self.method.student, distill.parts(self.method)), run.compile)
         self.loss = compiled(self.method.loss, run.compile)
         self.weight = distill_weights(self.method, self.setup, self.setup.epochs, self.setup.batch_size)
+        self.take = graphed(self.body, run.compile)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""
         if len(images) != self.setup.batch_size:
             raise UserError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
-        images, labels = images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+        return self.take(images.to(self.device, memory_format=torch.channels_last), labels.to(self.device))
+
+    def body(self, images: Tensor, labels: Tensor) -> Tensor:
         networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
         how = images, labels, self.weight, 1, self.setup.label_weight
         _, *losses = training_step(*networks, *how)
@@ -89,8 +93,7 @@ class Trial:
         lap("connectors and loss")
         torch.autograd.backward(*zip((cross_entropy, None), *gradients, strict=True))
         lap("backward")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        update(self.accelerator, self.optimizer)
         lap("optimiser")
 
 
@@ -184,8 +187,13 @@ def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised batches as the loop gets them, of synthetic images."""
     setup = trial.setup
     images = synthetic(setup, max(64, setup.batch_size) if setup.crop_area else 10_000)
-    loader = TrainLoader(images, setup, trial.run.seed, **loader_settings(images, trial.run, trial.accelerator))
+    how = loader_settings(images, trial.run, trial.accelerator)
+    loader = TrainLoader(images, setup, trial.run.seed, **how, device=trial.device)
     normalize = Normalize(setup.mean, setup.std, trial.device)
+    while loader.resident:
+        for drawn in loader:
+            images, labels = loader.resident.make(*drawn)
+            yield normalize(images), labels
     for pixels, labels, _ in endless_batches(loader):
         yield normalize(pixels.permute(0, 3, 1, 2)), to_device(labels, trial.device)
 

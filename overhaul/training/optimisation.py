@@ -33,7 +33,7 @@ def make_ready(
     if run.sync_bn:  # of the student before anything hung on its modules, see networks.synchronised
         for part in distill.parts(model):
             part.connectors = nn.SyncBatchNorm.convert_sync_batchnorm(part.connectors)
-    if run.compile != "no":
+    if run.compile in COMPILE:
         model.compile(**COMPILE[run.compile])
     if accelerator.num_processes > 1 and FUNCTION.fullmatch(setup.student.family):
         accelerator.ddp_handler.find_unused_parameters = True  # a user's network may skip layers at random
@@ -56,8 +56,21 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
         nesterov=setup.nesterov,
         fused=True,
     )
+    optimizer.register_state_dict_post_hook(with_numbers)
     zero_momentum(optimizer)
     return optimizer
+
+
+def in_tensor(device: torch.device) -> bool:
+    """Whether a learning rate is a tensor there, in every run, as one in fp32 gives other bits than a number."""
+    return device.type == "cuda"
+
+
+def with_numbers(_, state: dict) -> dict:
+    """What an optimiser writes down, its learning rate as a number."""
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
 
 
 def zero_momentum(optimizer: torch.optim.Optimizer, restart: bool = False) -> None:
@@ -76,11 +89,16 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
     """Set and return the learning rate after `epoch` finished epochs.
 
     Where it drops and the setup says so, momentum restarts from zero, unless the epoch goes on after some of its steps.
+    On a CUDA GPU the rate lies there in a tensor, which a captured step reads.
     """
     drops = setup.drops_before(epoch)
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        device = group["params"][0].device
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = torch.tensor(lr, device=device) if in_tensor(device) else lr
     restart = setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1)
     zero_momentum(optimizer, restart)
     return lr
@@ -117,17 +135,48 @@ def training_step(
     sum, whose losses are a vector too. accumulation_steps: parts of equal size that the batch goes through one after
     the other; their gradients add up to the mean over the batch.
     """
-    results, n = [], accumulation_steps
-    for i, (some_images, some_labels) in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
+    if accumulation_steps == 1:
+        results = forward_and_backward(accelerator, model, teacher_forward, images, labels, weight, label_weight)
+    else:
+        how = weight, label_weight, accumulation_steps
+        results = in_parts(accelerator, model, teacher_forward, images, labels, *how)
+    update(accelerator, optimizer)
+    return results
+
+
+def in_parts(
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """forward_and_backward of n parts of a batch, whose gradients the processes exchange with the last."""
+    results = []
+    for i, part in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
         with nullcontext() if i == n - 1 else accelerator.no_sync(model):
-            logits, cross_entropy, distill_loss = losses(model, teacher_forward, some_images, some_labels, weight)
-            accelerator.backward(total(cross_entropy, distill_loss, label_weight) / n)
-        # a copy of the logits, as the next part's CUDA graph writes over them
-        results.append((logits.detach().clone(), cross_entropy.detach() / n, distill_loss.detach() / n))
-    optimizer.step()
+            results.append(forward_and_backward(accelerator, model, teacher_forward, *part, weight, label_weight, n))
+    logits, *both = zip(*results, strict=True)
+    return torch.cat(logits), *(sum(each / n for each in losses) for losses in both)
+
+
+def forward_and_backward(
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits and losses as in training_step; their gradients, over n, are added to those that are there."""
+    logits, cross_entropy, distill_loss = losses(model, teacher_forward, images, labels, weight)
+    loss = total(cross_entropy, distill_loss, label_weight)
+    loss = loss if n == 1 else loss / n
+    loss = accelerator.scaler.scale(loss) if accelerator.scaler else loss
+    loss.backward()
+    return logits.detach(), cross_entropy.detach(), distill_loss.detach()
+
+
+def update(accelerator, optimizer) -> None:
+    """The optimiser's step, past Accelerate's, which looks on the disk for other optimisers each time."""
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    if accelerator.scaler:
+        accelerator.scaler.step(optimizer)
+        accelerator.scaler.update()
+    else:
+        optimizer.step()
     optimizer.zero_grad()
-    logits, cross_entropy, distill_loss = zip(*results, strict=True)
-    return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
 
 
 def total(cross_entropy: Tensor, distill_loss: Tensor, label_weight: float) -> Tensor:

@@ -15,7 +15,7 @@ from overhaul.models import Backbone, Embedded, Stages
 from overhaul.recipe import Setup
 
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
+COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "reduce-overhead"}}  # for torch.compile
 
 Taught = Stages | Embedded
 TeacherForward = Callable[[Tensor], Taught | dict[str, Taught]]
@@ -90,7 +90,7 @@ def make_teacher_forward(
         with torch.no_grad(), precision:
             images = torch.addcmul(scale[1], images, scale[0]) if scale else images
             stages = network(to_size(images, shown.size))
-            return stages if order is None else stages._replace(logits=stages.logits[:, order])
+            return stages if order is None else stages._replace(logits=stages.logits.index_select(1, order))
 
     return teacher_forward
 
@@ -116,5 +116,5 @@ def low_precision(accelerator) -> torch.dtype | None:
 
 
 def compiled(function: Callable, compile: str) -> Callable:
-    """The function, compiled as --compile says."""
-    return function if compile == "no" else torch.compile(function, **COMPILE[compile])
+    """The function, by torch.compile if --compile asks for that."""
+    return torch.compile(function, **COMPILE[compile]) if compile in COMPILE else function
