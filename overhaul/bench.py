@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from overhaul import distill, methods, models
 from overhaul.data.bench import endless_batches, synthetic
 from overhaul.data.loaders import Normalize, TrainLoader, loader_settings, to_size
+from overhaul.data.transfer import to_device
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.setups import get
@@ -118,14 +119,14 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     """
     if launched("WORLD_SIZE", 1) > 1:
         raise UserError("overhaul bench measures one process; start it without a launcher")
-    keep_memory()
     trial = Trial(setup, batch_size, run)
+    keep_memory(trial.device)
     clock, batches = Clock(trial.device), batches_on_device(trial)
     for number in range(WARM_UP + steps):
         trial.step(*next(batches))
         clock("step")
         if number == 0:
-            peak = peak_memory()
+            peak = peak_memory(trial.device)
         batch = next(batches)
         clock("data")
         trial.step_in_pieces(*batch, clock)
@@ -169,7 +170,7 @@ def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
     loader = TrainLoader(images, setup, trial.run.seed, **loader_settings(images, trial.run, trial.accelerator))
     normalize = Normalize(setup.mean, setup.std, trial.device)
     for pixels, labels, _ in endless_batches(loader):
-        yield normalize(pixels.permute(0, 3, 1, 2)), labels.to(trial.device, non_blocking=True)
+        yield normalize(pixels.permute(0, 3, 1, 2)), to_device(labels, trial.device)
 
 
 def operations(setup: Setup) -> int:

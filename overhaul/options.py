@@ -73,7 +73,9 @@ class Run(DataOptions):
         comm_hook: no, or bf16 or fp16: the precision of gradients between processes, half the bytes on a slow network
         quiet: no bar and no line a minute; the plan, a line an epoch and the result are told all the same
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
-        deterministic: only kernels that give the same bits every time, which costs speed on GPUs; CPUs' do anyway
+        deterministic: only kernels that give the same bits every time, without TF32, which costs speed on GPUs;
+            CPUs' do anyway
+        tf32: on NVIDIA GPUs round the factors of fp32 products and convolutions to TF32, which is faster; nowhere else
         checkpoint_steps: steps between two checkpoints, beside that of each epoch's end
         checkpoint_minutes: minutes between two checkpoints, beside that of each epoch's end
         timeout_minutes: how long the processes of a training wait for one that does not answer
@@ -100,6 +102,7 @@ class Run(DataOptions):
     quiet: bool = False
     dry_run: bool = False
     deterministic: bool = False
+    tf32: bool = True
     checkpoint_steps: int | None = None
     checkpoint_minutes: float = 10
     timeout_minutes: float = 10
@@ -127,6 +130,12 @@ class Run(DataOptions):
             raise UserError("--push_every and --push_private go with --push_to_hub USER/REPO")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
+        if self.compile == "max" and self.gradient_accumulation_steps > 1:
+            raise UserError(
+                "--compile max takes whole batches; with --gradient_accumulation_steps use --compile default"
+            )
+        if self.compile != "no" and self.sync_bn:
+            raise UserError("--sync_bn goes without --compile: PyTorch compiles no synchronised BatchNorm")
         if self.overwrite and self.resume == "auto":
             raise UserError("--overwrite goes with --resume never: with --resume auto the run would be continued")
 

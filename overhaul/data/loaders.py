@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from overhaul.data import sources
 from overhaul.data.images import Broken, EncodedImages, Images, checked
 from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
+from overhaul.data.transfer import to_device
 from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
 from overhaul.data.workers import count_workers, load_batches
 from overhaul.options import DataOptions, Run
@@ -53,15 +54,23 @@ class TrainLoader:
     depends on nothing else. Each process takes its slice of every global batch; the last partial batch is dropped.
     Yields uint8 images [batch, 3, size, size] in channels_last and labels: int64 [batch], or with mixup probabilities
     [batch, classes]. workers: processes that make the batches ahead; 0: made when asked for. Up to skip_broken images
-    an epoch that cannot be decoded are replaced by their neighbours, and kept in `broken`.
+    an epoch that cannot be decoded are replaced by their neighbours, and kept in `broken`. pin: see transfer.pinned.
     """
 
     def __init__(
-        self, images: Images | EncodedImages, setup: Setup, seed: int, rank=0, world=1, workers=0, skip_broken=0
+        self,
+        images: Images | EncodedImages,
+        setup: Setup,
+        seed: int,
+        rank=0,
+        world=1,
+        workers=0,
+        skip_broken=0,
+        pin=False,
     ) -> None:
         check_batch(setup, len(images))
         self.images, self.setup, self.seed, self.rank, self.world = images, setup, seed, rank, world
-        self.workers, self.skip_broken = workers, skip_broken
+        self.workers, self.skip_broken, self.pin = workers, skip_broken, pin
         self.batches = TrainBatches(images, setup)
         self.set_epoch(0)
 
@@ -83,7 +92,7 @@ class TrainLoader:
         self.step, self.broken = step, set(map(Broken, broken))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        ahead = load_batches(self.batches, self.to_come(), self.workers)
+        ahead = load_batches(self.batches, self.to_come(), self.workers, self.pin)
         return checked(ahead, self.broken, self.skip_broken)
 
     def to_come(self) -> list[tuple]:
@@ -119,13 +128,14 @@ class CentredBatches(Dataset):
 class EvalLoader:
     """Every image once over all processes: uint8 [batch, 3, size, size] and labels [batch], -1 for a broken image.
 
-    workers, skip_broken: see TrainLoader.
+    workers, skip_broken, pin: see TrainLoader.
     """
 
     def __init__(
-        self, images: Images | EncodedImages, batch_size=250, rank=0, world=1, workers=0, skip_broken=0
+        self, images: Images | EncodedImages, batch_size=250, rank=0, world=1, workers=0, skip_broken=0, pin=False
     ) -> None:
-        self.images, self.workers, self.skip_broken, self.is_part = images, workers, skip_broken, False
+        self.images, self.workers, self.skip_broken, self.pin = images, workers, skip_broken, pin
+        self.is_part = False
         index = np.arange(rank, len(images), world)
         self.rows = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
 
@@ -142,7 +152,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.broken = set()
-        ahead = load_batches(CentredBatches(self.images), self.rows, self.workers)
+        ahead = load_batches(CentredBatches(self.images), self.rows, self.workers, self.pin)
         return checked(ahead, self.broken, self.skip_broken)
 
 
@@ -158,7 +168,7 @@ class Normalize:
         self.scale, self.shift, self.device = 1 / (255 * std), -mean / std, device
 
     def __call__(self, images: Tensor) -> Tensor:
-        rows = images.to(self.device, non_blocking=True).permute(0, 2, 3, 1).flatten(2).float()
+        rows = to_device(images, self.device).permute(0, 2, 3, 1).flatten(2).float()
         width = images.shape[3]  # whole rows of pixels at a time: three numbers would be too few for a CPU's vectors
         normalized = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width))
         return to_size(normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2), self.size)
@@ -197,12 +207,13 @@ def make_loaders(
 
     classes: see sources.load.
     """
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, world, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
     if run.streaming:
         with accelerator.main_process_first():
             images, test_images = open_streams(setup, run, num_classes, rank, world, classes)
         workers = count_workers(run.workers)
-        return TrainStream(images, setup, run, rank, world, workers), EvalStream(test_images, setup, run, workers)
+        train_stream = TrainStream(images, setup, run, rank, world, workers, pin)
+        return train_stream, EvalStream(test_images, setup, run, workers, pin=pin)
     with accelerator.main_process_first():
         whole = setup.crop_area is not None
         images, test_images = sources.load(
@@ -214,6 +225,6 @@ def make_loaders(
 
 def loader_settings(images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator) -> dict:
     """What a loader of these images must know of this process; images in memory need no workers."""
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, world, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
     workers = 0 if isinstance(images, Images) else count_workers(options.workers)
-    return {"rank": rank, "world": world, "workers": workers, "skip_broken": options.skip_broken}
+    return {"rank": rank, "world": world, "workers": workers, "skip_broken": options.skip_broken, "pin": pin}

@@ -116,14 +116,14 @@ class TrainStream:
     """Augmented batches of a stream; as many an epoch as the images make, so that no process waits for another.
 
     Where this process's part has fewer it begins anew. Order and augmentation depend on the number of processes and
-    workers. Yields what data.TrainLoader does.
+    workers. Yields what data.TrainLoader does. pin: see transfer.pinned.
     """
 
-    def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int) -> None:
+    def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int, pin=False) -> None:
         check_batch(setup, len(images))
         if setup.mixup or not setup.crop_area:
             raise UserError("--streaming makes random resized crops (--crop_area), and no mixup")
-        self.images, self.setup, self.skip_broken = images, setup, run.skip_broken
+        self.images, self.setup, self.skip_broken, self.pin = images, setup, run.skip_broken, pin
         self.seed, self.share, self.workers = [run.seed, rank], setup.batch_size // world, min(workers, images.shards)
         self.set_epoch(0)
 
@@ -136,7 +136,7 @@ class TrainStream:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = Augmented(self.images, self.setup, [*self.seed, self.step, self.epoch], self.share)
-        steps, ahead = self.step, islice(work_pinned(batches, self.workers), len(self) - self.step)
+        steps, ahead = self.step, islice(work_pinned(batches, self.workers, self.pin), len(self) - self.step)
         for batch in checked(ahead, self.broken, self.skip_broken):
             steps += 1
             yield batch
@@ -173,10 +173,10 @@ class Augmented(IterableDataset):
 
 
 class EvalStream:
-    """Every image of a test stream once over all processes; yields what data.EvalLoader does."""
+    """Every image of a test stream once over all processes; yields what data.EvalLoader does. pin: see TrainStream."""
 
-    def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250) -> None:
-        self.images, self.setup, self.batch_size = images, setup, batch_size
+    def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250, pin=False) -> None:
+        self.images, self.setup, self.batch_size, self.pin = images, setup, batch_size, pin
         self.workers, self.skip_broken, self.most = min(workers, images.shards), run.skip_broken, None
 
     @property
@@ -191,7 +191,7 @@ class EvalStream:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = Centred(self.images, self.setup.preprocessing, self.batch_size)
-        yield from checked(islice(work_pinned(batches, self.workers), self.most), set(), self.skip_broken)
+        yield from checked(islice(work_pinned(batches, self.workers, self.pin), self.most), set(), self.skip_broken)
 
 
 class Centred(IterableDataset):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from overhaul.data.images import Broken
+from overhaul.data.transfer import pinned
 from overhaul.system import preemption
 from overhaul.system.messages import UserError, first_line, launched
 
@@ -37,22 +38,19 @@ class Shared(Dataset):
         return slot, len(pixels), labels, broken
 
 
-def load_batches(batches: Dataset, drawn: list, workers: int) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
-    """The batches in the order of `drawn`, made ahead by worker processes, in pinned memory where there is a GPU."""
+def load_batches(
+    batches: Dataset, drawn: list, workers: int, pin: bool = False
+) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
+    """The batches in the order of `drawn`, made ahead by worker processes. pin: see transfer.pinned."""
     if not workers:
         for each in drawn:
             pixels, labels, broken = batches[each]
-            yield pinned(pixels), labels, broken
+            yield pinned(pixels, pin), pinned(labels, pin), broken
         return
     shared = Shared(batches, drawn, workers)
     for slot, n, labels, broken in work(shared, workers):
         pixels = shared.slots[slot, :n]
-        yield (pixels.pin_memory() if torch.cuda.is_available() else pixels.clone()), labels, broken
-
-
-def pinned(pixels: Tensor) -> Tensor:
-    """In memory that a GPU fetches from while it computes, where there is one."""
-    return pixels.pin_memory() if torch.cuda.is_available() else pixels
+        yield pixels.pin_memory() if pin else pixels.clone(), pinned(labels, pin), broken
 
 
 def work(batches: Dataset, workers: int) -> Iterator[tuple]:
@@ -74,10 +72,10 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
         raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2]) from None
 
 
-def work_pinned(batches: Dataset, workers: int) -> Iterator[tuple]:
-    """The same, the pixels in memory that a GPU fetches from while it computes, where there is one."""
-    for pixels, *more in work(batches, workers):
-        yield pinned(pixels), *more
+def work_pinned(batches: Dataset, workers: int, pin: bool) -> Iterator[tuple]:
+    """The same for batches of pixels, labels and more. pin: see transfer.pinned."""
+    for pixels, labels, *more in work(batches, workers):
+        yield pinned(pixels, pin), pinned(labels, pin), *more
 
 
 def count_workers(workers: int | None) -> int:

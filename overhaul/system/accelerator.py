@@ -47,6 +47,7 @@ def start(
     *,
     comm_hook: str = "no",
     deterministic: bool = False,
+    tf32: bool = True,
     tracker: str | None = None,
     folder: Path | None = None,
 ) -> Accelerator:
@@ -60,7 +61,6 @@ def start(
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor lacks a part of it
     check_environment()
     AcceleratorState._reset_state()  # else a second run of one Python process could not have another precision
-    set_up_backends(deterministic)
     know_restarts()
     precision = mixed_precision_of(mixed_precision)
     with refusals_explained():
@@ -73,6 +73,7 @@ def start(
             project_config=folder and ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
             kwargs_handlers=between_processes(comm_hook),
         )
+    set_up_backends(accelerator.device, deterministic, tf32)
     limit_waiting(accelerator, START_UP)
     check_launch(accelerator)
     return accelerator
@@ -100,24 +101,25 @@ def check_launch(accelerator: Accelerator) -> None:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use bf16")
 
 
-def set_up_backends(deterministic: bool) -> None:
-    """What PyTorch leaves to its user: the kernels that GPUs use, and where compiled ones are kept."""
+def set_up_backends(device: torch.device, deterministic: bool, tf32: bool) -> None:
+    """What PyTorch leaves to its user: the kernels of the whole process, and where compiled ones are kept."""
+    on_cuda, tf32 = device.type == "cuda", tf32 and not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    if torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = not deterministic
-        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = on_cuda and not deterministic
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if on_cuda and tf32 else "highest")  # "high" changes CPUs' bits, too
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overhaul" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
-def keep_memory() -> None:
+def keep_memory(device: torch.device) -> None:
     """Keep freed memory for the next step, for the whole process: fresh pages are slow to get.
 
     Where tensors live on a CPU and the C library is glibc.
     """
-    if not torch.accelerator.is_available() and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    if device.type == "cpu" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 

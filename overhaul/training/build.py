@@ -18,7 +18,7 @@ from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS, resolve, teacher_setup
-from overhaul.system.accelerator import start
+from overhaul.system.accelerator import keep_memory, start
 from overhaul.system.messages import UserError
 from overhaul.training import networks, pretrained
 from overhaul.training.evaluation import TeacherTest
@@ -91,6 +91,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     folder: the run's; one that goes on numbers its classes as it did.
     """
     accelerator = start_accelerator(run, folder)
+    keep_memory(accelerator.device)
     check_shares(setup, run, accelerator)
     setup = complete(setup, SETUPS.get(setup.name, setup))
     check_networks(setup)
@@ -171,7 +172,7 @@ def order_of(test: TeacherTest | None, setup: Setup) -> list[int] | None:
 
 def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:
     """The Accelerator that a run asks for."""
-    how = {"comm_hook": run.comm_hook, "deterministic": run.deterministic}
+    how = {"comm_hook": run.comm_hook, "deterministic": run.deterministic, "tf32": run.tf32}
     return start(run.mixed_precision, **how, tracker=run.tracker, folder=folder and folder.path)
 
 

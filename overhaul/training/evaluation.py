@@ -11,6 +11,7 @@ from torch import nn
 from overhaul import hub
 from overhaul.data import sources
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, loader_settings
+from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
 from overhaul.distill import mode_kept
 from overhaul.hub.config import class_names, preprocessing_of
@@ -48,7 +49,7 @@ def evaluate(
         with accelerator.autocast():
             logits = net(normalize(images))
         logits = logits.float() if order is None else logits.float()[:, list(order)]
-        labels = labels.to(logits.device, non_blocking=True)
+        labels = to_device(labels, logits.device)
         whole, odd = labels >= 0, ~logits.isfinite().all(1)
         best = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]) & ~odd[:, None]
         counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum(), odd.sum()])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from overhaul.training.build import Components
 from overhaul.training.optimisation import distill_weights
+from overhaul.training.progress import forget_peak
 from overhaul.training.teaching import autocast
 
 
@@ -32,8 +33,7 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
     by_both = reached.all(0).repeat_interleave(sizes)
     to_labels, to_teacher = (gradient[by_both].norm().item() for gradient in gradients)
     cross_entropy, distill_loss, *stages = losses.tolist()
-    if images.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # of the copy and its gradients, which no step has
+    forget_peak(images.device)  # of the copy and its gradients, which no step has
     ratio = to_teacher / to_labels if to_labels else math.nan
     numbers = {"cross_entropy": cross_entropy, "distill_loss": distill_loss, "gradient_ratio": ratio}
     return {"stage_losses": list(map(finite, stages)), **{name: finite(value) for name, value in numbers.items()}}

@@ -123,19 +123,18 @@ class Pace:
     the device's agree. steps: those still to be trained; first: those of the epoch that are done.
     """
 
-    def __init__(self, batch_size: int, epoch_steps: int, steps: int, first: int = 0) -> None:
-        self.batch_size, self.steps, self.first = batch_size, steps, first
+    def __init__(self, device: torch.device, batch_size: int, epoch_steps: int, steps: int, first: int = 0) -> None:
+        self.device, self.batch_size, self.steps, self.first = device, batch_size, steps, first
         last = min(MEASURED, epoch_steps - first)
         self.sync_steps = {first + each for each in (1, min(WARM_UP, last - 1), last) if each > 0}
         self.started, self.memory = (first, time.monotonic()), 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        forget_peak(device)
 
     def look(self, step: int) -> str | None:
         """To be called after the steps in `sync_steps`; after the last of them, what to say."""
         now = (step, time.monotonic())
         if step == self.first + 1:
-            self.memory = peak_memory()
+            self.memory = peak_memory(self.device)
         if step < max(self.sync_steps):
             self.started = now
             return None
@@ -146,14 +145,20 @@ class Pace:
         return (
             f"  pace       {pace:.3g} images/s ({timed}): about {duration(left)} of training to come, tests apart\n"
             f"  memory     {self.memory / 2**30:.2f} GiB at the peak of the first step, of "
-            f"{'the GPU' if torch.cuda.is_available() else 'this process, all that it has loaded included'}"
+            f"{'the GPU' if self.device.type == 'cuda' else 'this process, all that it has loaded included'}"
         )
 
 
-def peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process, all that it has loaded included."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def forget_peak(device: torch.device) -> None:
+    """Let the peak of a CUDA GPU's memory begin anew; a process's is that of its whole life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of a CUDA GPU's tensors, on other devices of this process, all that it has loaded included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

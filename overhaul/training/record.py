@@ -18,7 +18,17 @@ from overhaul.training.build import Components
 
 PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
 ELSEWHERE = ("name", "method", "data", "teacher", "student", "num_classes", "published")  # of a setup
-HOW = ("seed", "gradient_accumulation_steps", "sync_bn", "compile", "comm_hook", "streaming", "skip_broken")
+HOW = (
+    "seed",
+    "gradient_accumulation_steps",
+    "sync_bn",
+    "compile",
+    "comm_hook",
+    "deterministic",
+    "tf32",
+    "streaming",
+    "skip_broken",
+)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Start(Components):
         state, steps = self.state, len(self.train_loader)
         left = (state.epochs - state.epoch) * steps - state.step
         self.progress = start_progress(self.show, self.accelerator, left, self.run.quiet)
-        self.pace = Pace(self.setup.batch_size, steps, left, first=state.step)
+        self.pace = Pace(self.accelerator.device, self.setup.batch_size, steps, left, first=state.step)
         self.progress.say(header(self, self.folder.path))
         system.warn_all(self.accelerator, self.notes)
 

@@ -6,6 +6,7 @@ from itertools import islice
 
 from accelerate.utils import gather_object
 
+from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
 from overhaul.options import Run
 from overhaul.recipe import Setup
@@ -32,7 +33,6 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     folder is left whole. Under the command, SIGTERM or SIGUSR1 makes it save its state and raise Preempted, a
     SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
     """
-    system.keep_memory()
     baseline = Baseline.named_by(run)
     if run.dry_run:
         folder = RunFolder.of(setup, run)
@@ -78,7 +78,7 @@ class Trainer(Start):
         n = self.run.gradient_accumulation_steps
         weight = distill_weights(self.method, setup, state.epoch, self.share // n)
         for images, labels in islice(loader, steps):
-            images, labels = self.normalize(images), labels.to(device, non_blocking=True)
+            images, labels = self.normalize(images), to_device(labels, device)
             if state.begins and self.teacher:
                 self.look_at_first_batch(images, labels)
             logits, cross_entropy, distill_loss = training_step(
