@@ -19,6 +19,7 @@ from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
 from overhaul.data.workers import count_workers, load_batches
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Setup
+from overhaul.system.processes import main_first
 
 
 class TrainBatches(Dataset):
@@ -209,12 +210,12 @@ def make_loaders(
     """
     rank, world, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
     if run.streaming:
-        with accelerator.main_process_first():
+        with main_first(accelerator):
             images, test_images = open_streams(setup, run, num_classes, rank, world, classes)
         workers = count_workers(run.workers)
         train_stream = TrainStream(images, setup, run, rank, world, workers, pin)
         return train_stream, EvalStream(test_images, setup, run, workers, pin=pin)
-    with accelerator.main_process_first():
+    with main_first(accelerator):
         whole = setup.crop_area is not None
         images, test_images = sources.load(
             setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes

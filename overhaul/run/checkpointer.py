@@ -10,10 +10,11 @@ from overhaul.options import Run
 from overhaul.run import checkpoints
 from overhaul.run.folder import RunFolder
 from overhaul.run.state import State, resume
-from overhaul.system.accelerator import Unsaved, all_or_none, of_main, on_main
+from overhaul.system.accelerator import of_main, other_gpus_hidden
 from overhaul.system.files import write_folder
 from overhaul.system.messages import UserError, warn
 from overhaul.system.preemption import Preempted, note_saved
+from overhaul.system.processes import Unsaved, all_or_none, on_main
 
 
 class Checkpointer:
@@ -95,7 +96,8 @@ class Checkpointer:
         self.write_on_main(lambda: self.best and write_folder(self.folder.student("best"), self.best))
         self.best = None
         self.write_on_main(lambda: checkpoints.begin(path))
-        all_or_none(self.accelerator, lambda: self.accelerator.save_state(str(checkpoints.unfinished(path))), path)
+        with other_gpus_hidden(self.accelerator):
+            all_or_none(self.accelerator, lambda: self.accelerator.save_state(str(checkpoints.unfinished(path))), path)
         self.write_on_main(lambda: checkpoints.complete(path, state.name))
         self.write_on_main(lambda: self.folder.write_metrics(state.metrics))
         self.write_on_main(lambda: checkpoints.prune(path, state.best and state.best["epoch"]))

@@ -13,8 +13,9 @@ from torch import nn
 
 from overhaul.run import checkpoints
 from overhaul.run.folder import ANEW, best_line
-from overhaul.system.accelerator import agreed, of_main
+from overhaul.system.accelerator import of_main, other_gpus_hidden
 from overhaul.system.messages import UserError, first_line, innermost, warn
+from overhaul.system.processes import agreed
 
 STATE_FILE = "custom_checkpoint_0.pkl"  # as Accelerate calls it
 
@@ -139,7 +140,8 @@ def load(accelerator: Accelerator, folder: Path, found: Path, now: State, before
     before()
     accelerator.register_load_state_pre_hook(load_model)
     try:
-        accelerator.load_state(str(found))
+        with other_gpus_hidden(accelerator):
+            accelerator.load_state(str(found))
     except Exception as error:
         why, how = (f"{note}: {innermost(error)}", f"; put it back, or {ANEW}") if changed else (first_line(error), "")
         raise UserError(f"{found} is whole but cannot be loaded ({why}){how}") from None

@@ -1,12 +1,10 @@
-"""The only place that configures Accelerate: processes, precision, trackers, and what processes tell one another."""
+"""The only place that configures Accelerate: processes, precision, kernels, trackers."""
 
 import ctypes
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,12 +17,9 @@ from accelerate.utils import (
     KwargsHandler,
     ProjectConfiguration,
     TorchDynamoPlugin,
-    broadcast,
-    broadcast_object_list,
-    gather_object,
+    patch_environment,
 )
-from safetensors import SafetensorError
-from torch import distributed, nn
+from torch import nn
 
 from overhaul.system.environment import (
     check_environment,
@@ -33,13 +28,11 @@ from overhaul.system.environment import (
     refusals_explained,
     restarts,
 )
-from overhaul.system.messages import UserError, first_line, launched, warn
+from overhaul.system.messages import UserError, launched, warn
+from overhaul.system.processes import START_UP, limit_waiting
 
 DYNAMO_OFF = dict(backend="no", mode="default", fullgraph=False, dynamic=False, use_regional_compilation=False)
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
-START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
-GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL
-SILENT = ("Timed out waiting", "Socket Timeout", "timed out after", "Watchdog caught collective operation timeout")
 
 
 def start(
@@ -147,49 +140,14 @@ def end(accelerator: Accelerator) -> None:
         warn(f"the tracker cannot write ({error})")
 
 
+def other_gpus_hidden(accelerator: Accelerator) -> AbstractContextManager:
+    """Let Accelerate save and load no random numbers of GPUs, which it would start, in a run on another device."""
+    return patch_environment(**({} if accelerator.device.type == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}))
+
+
 def all_finite(model: nn.Module) -> bool:
     """Whether every parameter and BatchNorm statistic is a finite number."""
     return all(bool(torch.isfinite(value).all()) for value in (*model.parameters(), *model.buffers()))
-
-
-def sync_buffers(model: nn.Module) -> None:
-    """Give every process the BatchNorm statistics of the main process."""
-    for buffer in model.buffers():
-        buffer.copy_(broadcast(buffer))
-
-
-def agreed(accelerator: Accelerator, find: Callable[[], object]) -> object:
-    """What the main process finds, on all processes."""
-    return broadcast_object_list([find() if accelerator.is_main_process else None])[0]
-
-
-class Unsaved(Exception):
-    """Something could not be written, and why."""
-
-
-def all_or_none(accelerator: Accelerator, write: Callable[[], object], folder: Path, main_only: bool = False) -> None:
-    """Let every process, or the main one alone, write below a folder.
-
-    Unsaved, on all of them, with the first reason, where one could not.
-    """
-    reason = None
-    try:
-        if accelerator.is_main_process or not main_only:
-            write()
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: torch's and safetensors' own writers
-        full = not isinstance(error, OSError) and shutil.disk_usage(folder).free < 2**20
-        reason = "No space left on device" if full else getattr(error, "strerror", None) or first_line(error)
-    reasons = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
-    if reason := next(filter(None, reasons), None):
-        raise Unsaved(reason)
-
-
-def on_main(accelerator: Accelerator, act: Callable[[], object]) -> None:
-    """Let the main process act while the others wait."""
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        act()
-    accelerator.wait_for_everyone()
 
 
 class Nobody:
@@ -211,29 +169,6 @@ def warn_all(accelerator: Accelerator, texts: list[str]) -> None:
     """Let the main process say each on stderr."""
     for text in texts:
         of_main(accelerator, lambda: warn)(text)
-
-
-def limit_waiting(accelerator: Accelerator, time: timedelta) -> None:
-    """From now on end a run whose processes wait for one another longer than that."""
-    if accelerator.num_processes > 1:
-        limit = getattr(distributed, "set_timeout", None) or distributed.distributed_c10d._set_pg_timeout
-        limit(time)
-
-
-@contextmanager
-def lost_processes_explained(timeout_minutes: float) -> Iterator[None]:
-    """One line for a process that is gone or does not answer, which the others see in their next exchange."""
-    try:
-        yield
-    except RuntimeError as error:
-        silent, gone = (any(words in str(error) for words in kind) for kind in (SILENT, GONE))
-        if not (silent or gone or isinstance(error, distributed.DistError)):
-            raise
-        fate = f"has not answered for {timeout_minutes:g} minutes (--timeout_minutes)" if silent else "has ended"
-        raise UserError(
-            f"another process of this run {fate}; look for its own message, or for a lack of memory; the same command "
-            f"goes on from the last checkpoint"
-        ) from None
 
 
 def start_tracker(accelerator: Accelerator, name: str, config: dict, run: str, epoch: int, tracker_id: str) -> None:

@@ -21,6 +21,7 @@ from overhaul.recipe import Net, Preprocessing, Setup, is_foreign
 from overhaul.setups import SETUPS
 from overhaul.system.accelerator import of_main, start, warn_all
 from overhaul.system.messages import UserError, first_line, warn
+from overhaul.system.processes import reduced
 from overhaul.system.signs import Signs
 
 
@@ -53,7 +54,7 @@ def evaluate(
         whole, odd = labels >= 0, ~logits.isfinite().all(1)
         best = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]) & ~odd[:, None]
         counts += torch.stack([best[:, 0].sum(), best.sum(), whole.sum(), (~whole).sum(), odd.sum()])
-    top1, top5, images, broken, odd = accelerator.reduce(counts, "sum").tolist()
+    top1, top5, images, broken, odd = reduced(accelerator, counts, "sum").tolist()
     expected = loader.expected
     assert expected in (None, images + broken), f"{images + broken} of {expected} test images were counted"
     if odd:

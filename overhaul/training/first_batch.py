@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overhaul.system.processes import reduced
 from overhaul.training.build import Components
 from overhaul.training.optimisation import distill_weights
 from overhaul.training.progress import forget_peak
@@ -28,7 +29,7 @@ def measure_first_batch(of: Components, images: Tensor, labels: Tensor) -> dict:
         method, n = copy.deepcopy(of.method), of.run.gradient_accumulation_steps
         parts = zip(images.chunk(n), labels.chunk(n), strict=True)
         found = [measure_part(of, method, *part) for part in parts]
-    losses, reached, *gradients = (of.accelerator.reduce(sum(each) / n, "mean") for each in zip(*found, strict=True))
+    losses, reached, *gradients = (reduced(of.accelerator, sum(each) / n, "mean") for each in zip(*found, strict=True))
     sizes = torch.tensor([each.numel() for each in learned(of.method)], device=images.device)
     by_both = reached.all(0).repeat_interleave(sizes)
     to_labels, to_teacher = (gradient[by_both].norm().item() for gradient in gradients)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from overhaul import distill
 from overhaul.data.loaders import unaugmented
-from overhaul.system.accelerator import sync_buffers
 from overhaul.system.messages import UserError
+from overhaul.system.processes import sync_buffers
 from overhaul.training.build import Components
 from overhaul.training.pretrained import shift
 from overhaul.training.teaching import Shown, in_mode, make_teacher_forward

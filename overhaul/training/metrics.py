@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from overhaul.recipe import Setup
 from overhaul.run import checkpoints
 from overhaul.run.state import State
-from overhaul.system.accelerator import all_finite, sync_buffers
+from overhaul.system.accelerator import all_finite
 from overhaul.system.messages import UserError
+from overhaul.system.processes import gathered, sync_buffers
 
 READ_EVERY = 20  # steps between two looks at the sums on the device
 
@@ -52,7 +53,7 @@ class Meter:
         The distillation losses are weighted, of a sum also apart; the cross-entropy is not.
         """
         own = torch.tensor([broken], dtype=torch.float32, device=self.sums.device)
-        rows = self.accelerator.gather(torch.cat([self.sums, self.first_nonfinite_step[None], own])[None])
+        rows = gathered(self.accelerator, torch.cat([self.sums, self.first_nonfinite_step[None], own])[None])
         cross_entropy, *each, hits, images = rows[:, :-2].sum(0).tolist()
         distill_loss = sum(each)
         by_method = {f"distill_loss.{name}": loss / images for name, loss in zip(self.methods, each, strict=True)}

@@ -12,6 +12,7 @@ from overhaul.distill import Distiller, Sum
 from overhaul.nets import FUNCTION
 from overhaul.options import Run
 from overhaul.recipe import Setup
+from overhaul.system.processes import meet
 from overhaul.training.teaching import COMPILE, Shift, Shown, TeacherForward, make_teaching
 
 
@@ -41,6 +42,7 @@ def make_ready(
         teacher.to(accelerator.device, memory_format=torch.channels_last)
         shown = Shown(shift, setup.teacher.image_size, order)
         teacher_forward = make_teaching(teacher, model, setup, shown, accelerator, run.compile)
+    meet()
     return *accelerator.prepare(model, make_optimizer(model, setup)), teacher_forward
 
 

@@ -13,8 +13,8 @@ from overhaul.hub.config import class_names, normalised, preprocessing
 from overhaul.models import libraries
 from overhaul.recipe import Net, Setup, is_foreign
 from overhaul.setups import SETUPS, same_net
-from overhaul.system.accelerator import agreed
 from overhaul.system.messages import UserError
+from overhaul.system.processes import agreed, main_first
 from overhaul.training.evaluation import TeacherTest
 
 
@@ -31,7 +31,7 @@ def fetch(role: str, setup: Setup, accelerator) -> hub.Weights | None:
     usual = getattr(row, role) if row else None
     is_usual = usual is not None and same_net(net, usual)
     expected = unnumbered(net, usual).named
-    with accelerator.main_process_first():
+    with main_first(accelerator):
         weights = hub.fetch(source, None if is_usual else expected, expected, net.key)
     notes = list(weights.notes)
     if is_usual and expected and not weights.config and not hub.same(expected, weights.net):

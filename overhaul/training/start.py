@@ -10,6 +10,7 @@ from overhaul.run.folder import RunFolder, configuration, flatten
 from overhaul.run.state import State
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopSignal
+from overhaul.system.processes import limit_waiting, on_main
 from overhaul.training.beside import Baseline
 from overhaul.training.build import Components
 from overhaul.training.margins import measure_margins
@@ -56,7 +57,7 @@ class Start(Components):
         if run.tracker:
             how = flatten(config), folder.path.name, self.state.epoch, self.state.tracker_id
             system.start_tracker(accelerator, run.tracker, *how)
-        system.limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
+        limit_waiting(accelerator, timedelta(minutes=run.timeout_minutes))
         self.publisher = system.of_main(accelerator, lambda: Publisher(run, folder))
         self.log_start()
 
@@ -74,7 +75,7 @@ class Start(Components):
             self.progress.say(resumed(self.state, self.accelerator.num_processes))
 
     def write_record(self) -> None:
-        system.on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
+        on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))
 
     def open_progress(self) -> None:
         state, steps = self.state, len(self.train_loader)

@@ -1,10 +1,7 @@
 """The one loop: a teacher, a student alone or a distilled student, on whatever devices Accelerate finds."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
-
-from accelerate.utils import gather_object
 
 from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
@@ -13,6 +10,7 @@ from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
+from overhaul.system.processes import hosts, lost_processes_explained, told
 from overhaul.training.beside import Baseline
 from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate
@@ -39,7 +37,7 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
         return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
     run = unless_restarted(run)
     stop_with_launcher()
-    with StopSignal() as stop, RunFolder.of(setup, run) as folder, system.lost_processes_explained(run.timeout_minutes):
+    with StopSignal() as stop, RunFolder.of(setup, run) as folder, lost_processes_explained(run.timeout_minutes):
         trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()
         trainer.train()
@@ -52,7 +50,7 @@ class Trainer(Start):
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
-        self.stop.arm(self.accelerator.num_processes, timedelta(minutes=self.run.timeout_minutes))
+        self.stop.arm(self.accelerator.num_processes, hosts())
         try:
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
@@ -147,9 +145,8 @@ class Trainer(Start):
         if self.state.step:
             self.read_means()
             check_weights(self.model, self.state, self.setup, self.folder.path)
-            self.state.running = gather_object(
-                [{**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}]
-            )
+            mine = {**self.meter.state(), "broken": sorted(map(str, self.train_loader.broken))}
+            self.state.running = told(self.accelerator, mine)
         self.checkpointer.save(**how)
 
     def dry_run(self) -> Result:

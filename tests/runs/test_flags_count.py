@@ -108,6 +108,7 @@ BUILT = {  # what a flag is given, and where it shows
     "--checkpoint_steps": ([3], due),
     "--checkpoint_minutes": ([1], due),
     "--deterministic": ([True], lambda of: torch.are_deterministic_algorithms_enabled()),
+    "--tf32": ([False], lambda of: torch.backends.cudnn.allow_tf32),
     "--compile": (["default"], lambda of: of.method._compiled_call_impl is not None),
 }
 REFUSED = {  # where a flag cannot count

@@ -95,10 +95,11 @@ def test_no_room_bears_the_name_of_a_standard_module_or_a_dependency():
     assert not first_floor & ({*sys.stdlib_module_names} | DEPENDENCIES)
 
 
-def test_only_the_system_configures_accelerate_and_asks_for_the_process():
-    for words, only in (("Accelerator(", "system"), ("is_main_process", "system"), ('"RANK"', "system")):
+def test_only_the_system_configures_accelerate_asks_for_the_process_and_exchanges():
+    exchanges = ("accelerator.gather", "accelerator.reduce", "gather_object", "wait_for_everyone", "main_process_first")
+    for words in ("Accelerator(", "is_main_process", '"RANK"', *exchanges):
         users = {folder_of(name_of(path)) for path in FILES if words in path.read_text()}
-        assert users <= {only, *(["run", "cli"] if words == '"RANK"' else [])}, words
+        assert users <= {"system", *(["run", "cli"] if words == '"RANK"' else [])}, words
 
 
 def test_what_the_user_can_mend_is_a_user_error():
