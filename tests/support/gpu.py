@@ -16,6 +16,7 @@ from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.run import checkpoints
 from overhaul.training.trainer import Trainer
+from support.places import REPOSITORY, TESTS
 from support.runs import quick
 
 WARM_UP = 3  # steps of an epoch that may wait for the device: kernels are chosen, compiled and captured in them
@@ -23,10 +24,11 @@ GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(
         not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "true",
-        reason="needs a CUDA GPU; pytest -m gpu",
+        reason="needs a CUDA GPU, and pytest -m gpu",
     ),
 ]
 BOTH = pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=GPU)])
+ON_A_GPU = pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 
 
 def on(device: str, *cases: tuple) -> list:
@@ -48,15 +50,16 @@ def trained_on(device: str) -> None:
 
 
 def environment(device: str) -> dict[str, str]:
-    """Of a process that is to train there."""
-    return {**os.environ, "ACCELERATE_USE_CPU": "true" if device == "cpu" else "false"}
+    """What tells a process to train there."""
+    return {"ACCELERATE_USE_CPU": "true" if device == "cpu" else "false"}
 
 
-def start(device: str, *command) -> subprocess.Popen:
-    """A process of this Python that trains on a device; python -m overhaul where no script is named."""
-    command = [sys.executable, *map(str, command)]
+def start(device: str, *command, **more: str) -> subprocess.Popen:
+    """A process of this Python that trains on a device. more: of its environment."""
+    path = os.pathsep.join(filter(None, (str(TESTS), str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    where = {**os.environ, "PYTHONPATH": path, **environment(device), **more}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment(device), start_new_session=True, **pipes)
+    return subprocess.Popen([sys.executable, *map(str, command)], env=where, **pipes)
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
