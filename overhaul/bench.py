@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -112,10 +113,11 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     """Where the steps of a setup go, on this process alone, over synthetic images that the loop's own loader brings.
 
     Medians of `steps` steps, whole and in pieces in turn. Seconds under "pieces" (data, teacher, student forward,
-    connectors and loss with their gradient, backward, optimiser) and "step"; bytes under "peak_memory": of the GPU, or
-    else of this process, all that it has loaded included; a second's floating point operations, a multiplication and an
-    addition apart, under "flops" (of the networks' convolutions and products) and "convolution_flops" (of a large
-    convolution in the same precision).
+    connectors and loss with their gradient, backward, optimiser) and "step", which is without the data; on a CUDA GPU
+    those of its own clock, where data that were made while it computed take no time. Bytes under "peak_memory": of a
+    CUDA GPU, or else of this process, all that it has loaded included; a second's floating point operations, a
+    multiplication and an addition apart, under "flops" (of the networks' convolutions and products) and
+    "convolution_flops" (of a large convolution in the same precision).
     """
     if launched("WORLD_SIZE", 1) > 1:
         raise UserError("overhaul bench measures one process; start it without a launcher")
@@ -123,14 +125,14 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     keep_memory(trial.device)
     clock, batches = Clock(trial.device), batches_on_device(trial)
     for number in range(WARM_UP + steps):
-        trial.step(*next(batches))
+        batch = next(batches)
+        clock("data")
+        trial.step(*batch)
         clock("step")
         if number == 0:
             peak = peak_memory(trial.device)
-        batch = next(batches)
-        clock("data")
         trial.step_in_pieces(*batch, clock)
-    pieces = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in clock.laps.items()}
+    pieces = clock.medians(WARM_UP)
     step, images = pieces.pop("step"), trial.setup.batch_size
     precision = low_precision(trial.accelerator) or torch.float32
     return {
@@ -150,17 +152,32 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
 
 
 class Clock:
-    """Seconds between calls, by the name of what has ended."""
+    """Seconds between calls, by the name of what has ended; nothing waits for a CUDA GPU until they are asked for."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.laps, self.at = device, {}, time.perf_counter()
+        self.device = device
+        self.marks = [("start", self.now())]
 
     def __call__(self, name: str) -> None:
+        self.marks.append((name, self.now()))
+
+    def now(self) -> "float | torch.cuda.Event":
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
-        now = time.perf_counter()
-        self.laps.setdefault(name, []).append(now - self.at)
-        self.at = now
+        return time.perf_counter()
+
+    def medians(self, warm_up: int = 0) -> dict[str, float]:
+        """Of what has ended several times, but for the first times."""
+        on_cuda, laps = self.device.type == "cuda", {}
+        if on_cuda:
+            torch.cuda.synchronize()
+        for (_, before), (name, after) in pairwise(self.marks):
+            laps.setdefault(name, []).append(before.elapsed_time(after) / 1000 if on_cuda else after - before)
+        return {name: statistics.median(seconds[warm_up:]) for name, seconds in laps.items()}
 
 
 def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
@@ -192,13 +209,17 @@ def operations(setup: Setup) -> int:
 
 
 def convolution_flops(device: torch.device, precision: torch.dtype) -> float:
-    """Floating point operations a second of a 3x3 convolution from 256 to 256 channels, the median of nine."""
+    """Floating point operations a second of a 3x3 convolution from 256 to 256 channels.
+
+    The median of nine; on other devices than a CPU of nine times a hundred, as one is over sooner than it is called.
+    """
     images = torch.randn(LARGE, device=device, dtype=precision).to(memory_format=torch.channels_last)
     convolution = torch.nn.Conv2d(LARGE[1], LARGE[1], 3, padding=1, bias=False, device=device, dtype=precision)
     convolution.to(memory_format=torch.channels_last)
-    clock = Clock(device)
+    clock, calls = Clock(device), 1 if device.type == "cpu" else 100
     with torch.no_grad():
         for _ in range(9):
-            convolution(images)
-            clock("convolution")
-    return 2 * images.numel() * 9 * LARGE[1] / statistics.median(clock.laps["convolution"])
+            for _ in range(calls):
+                convolution(images)
+            clock("convolutions")
+    return calls * 2 * images.numel() * 9 * LARGE[1] / clock.medians()["convolutions"]

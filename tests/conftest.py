@@ -7,7 +7,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that spin cost several times the CPU
-os.environ["ACCELERATE_USE_CPU"] = "true"
+os.environ["ACCELERATE_USE_CPU"] = "true"  # but for the tests marked gpu, see on_its_device
 
 import contextlib
 import io
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from filelock import FileLock
 from support.images import write_digits
 from support.places import SHARED, TESTS
@@ -41,10 +42,10 @@ def pytest_addoption(parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config) -> None:
-    """Timings are taken alone on the machine; --all is every test but those."""
+    """Timings and what runs on a GPU have the machine for themselves; --all is every test but timings."""
     if config.option.all:
         config.option.markexpr = "not speed"
-    if config.option.markexpr == "speed":
+    if config.option.markexpr.startswith(("speed", "gpu")):
         config.option.numprocesses = 0
 
 
@@ -60,7 +61,8 @@ def pytest_collection_modifyitems(items) -> None:
         return "ranks" in item.fixturenames
 
     def turn(item) -> tuple:
-        return not hands_over(item), FIRST.index(item.path.relative_to(TESTS).parts[0])
+        folder = item.path.relative_to(TESTS).parts[0]
+        return not hands_over(item), FIRST.index(folder) if folder in FIRST else len(FIRST)
 
     items.sort(key=turn)
     for item in items:
@@ -69,6 +71,20 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.xdist_group("ranks"))
         elif item.path.is_relative_to(TESTS / "unit") or "place" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {case}" if case else item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def on_its_device(request, monkeypatch) -> Iterator[None]:
+    """A test marked gpu runs there, and is skipped where there is none; every other runs on the CPU."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

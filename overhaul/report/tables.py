@@ -35,7 +35,7 @@ def step_table(result: dict, called: dict) -> str:
         [
             f"{result['setup']}, {result['method']}, batches of {result['batch_size']}: {result['device']}{compiled}\n",
             text_table([("piece of a step", "ms (median)", "share %"), *rows]),
-            f"\nwhole step  {1000 * result['step']:.1f} ms (median of {result['steps']}), "
+            f"\nwhole step  {1000 * result['step']:.1f} ms without data (median of {result['steps']}), "
             f"{result['images_per_second']:,.1f} images/s",
             f"networks    {result['flops'] / 1e9:,.0f} GFLOP/s, {share:.2f} of what a large convolution reaches here "
             f"({result['convolution_flops'] / 1e9:,.0f})",

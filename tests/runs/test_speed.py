@@ -3,7 +3,6 @@
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from support.places import REPOSITORY
 from support.plain_step import make_plain_step, plain_distance
 from support.release_data import release_loader
+from support.timing import seconds
 
 from overhaul.bench import Trial, make_step
 from overhaul.data import bench as data
@@ -24,17 +24,6 @@ pytestmark = pytest.mark.speed
 
 BATCH = {"cifar_a": 128, "cifar_c": 128, "cifar_d": 128, "cifar_e": 16, "imagenet_b": 32}
 LEAST = {"no": 1.1, "bf16": 1.7}  # times the plain step, where a machine is bound by its convolutions
-
-
-def seconds(steps: list, images, labels, rounds: int) -> list[float]:
-    """Medians, the steps taken in turn after one that is not timed."""
-    times = [[] for _ in steps]
-    for _ in range(rounds + 1):
-        for step, taken in zip(steps, times, strict=True):
-            started = time.perf_counter()
-            step(images, labels)
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken[1:]) for taken in times]
 
 
 @pytest.mark.parametrize("name", BATCH)

@@ -16,7 +16,8 @@ SCRIPT = REPOSITORY / "overhaul" / "train.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 
 
-ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
+# of a machine without GPUs, which nobody has told to leave them alone
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def launch(processes: int, *arguments, launcher=None, script=(SCRIPT,)) -> subprocess.CompletedProcess:

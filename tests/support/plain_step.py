@@ -17,14 +17,14 @@ def plain_distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     return (squares * ((student > target) | (target > 0)).float()).sum()
 
 
-def make_plain_step(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """step(images, labels) -> loss of a setup's networks with fresh weights."""
+def make_plain_step(name: str, device: str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """step(images, labels) -> loss of a setup's networks with fresh weights, all on the device."""
     setup = SETUPS[name]
     torch.manual_seed(0)
-    teacher, student = models.create(setup.teacher).train(), models.create(setup.student).train()
+    teacher, student = (models.create(net).train().to(device) for net in (setup.teacher, setup.student))
     pairs = list(zip(student.norms, teacher.norms, strict=True))
-    connectors = nn.ModuleList(distill.connector(s.num_features, t.num_features) for s, t in pairs)
-    margins = [distill.margin(norm) for norm in teacher.norms]
+    connectors = nn.ModuleList(distill.connector(s.num_features, t.num_features).to(device) for s, t in pairs)
+    margins = [distill.margin(norm).to(device) for norm in teacher.norms]
     parameters = [*student.parameters(), *connectors.parameters()]
     how = {"momentum": setup.momentum, "weight_decay": setup.weight_decay, "nesterov": setup.nesterov}
     optimizer = torch.optim.SGD(parameters, lr=setup.lr, **how)

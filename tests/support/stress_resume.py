@@ -39,13 +39,13 @@ class Killed:
         self.process = None
 
     def start(self) -> "Killed":
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "false", "OMP_NUM_THREADS": "1"}
+        alone = {"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self.started = time.time()
         with self.log.open("a") as log:
             log.write(f"@@@ {time.time()}\n")
             log.flush()
             self.process = subprocess.Popen(
-                self.command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                self.command, env=os.environ | alone, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         return self
 

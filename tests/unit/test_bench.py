@@ -108,3 +108,55 @@ def test_a_batch_of_another_size_is_refused():
 def test_a_launcher_is_refused(overhaul, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(overhaul("bench", "--setup", "digits"), "measures one process")
+
+
+class Event:
+    """A GPU's event: `seconds` is the time of the GPU's own clock, which is known once somebody has waited."""
+
+    seconds, known = 0.0, False
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = Event.seconds
+
+    def elapsed_time(self, other: "Event") -> float:
+        assert Event.known
+        return 1000 * (other.at - self.at)
+
+
+def test_a_gpu_is_timed_by_its_own_clock_and_waited_for_once(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: (waits.append(1), setattr(Event, "known", True)))
+    clock = bench.Clock(torch.device("cuda"))
+    for first, second in ((9.0, 9.0), (1.0, 0.5), (2.0, 0.25), (4.0, 0.125)):
+        for name, seconds in (("first", first), ("second", second)):
+            Event.seconds += seconds
+            clock(name)
+    assert not waits
+    assert clock.medians(warm_up=1) == {"first": 2.0, "second": 0.25} and waits == [1]
+
+
+def test_a_large_convolution_is_timed_in_blocks_where_one_is_short(monkeypatch):
+    """A call that takes a second, whether a block is one call or, on another device than a CPU, a hundred."""
+    calls = []
+    monkeypatch.setattr(bench, "LARGE", (2, 8, 8, 8))
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, images: calls.append(1))
+
+    class Clock:
+        def __init__(self, device) -> None:
+            self.device = device
+
+        def __call__(self, name: str) -> None:
+            pass
+
+        def medians(self) -> dict[str, float]:
+            return {"convolutions": len(calls) / 9}
+
+    monkeypatch.setattr(bench, "Clock", Clock)
+    per_call = 2 * (2 * 8 * 8 * 8) * 9 * 8
+    assert bench.convolution_flops(torch.device("cpu"), torch.float32) == per_call and len(calls) == 9
+    calls.clear()
+    assert bench.convolution_flops(torch.device("meta"), torch.float32) == per_call and len(calls) == 900

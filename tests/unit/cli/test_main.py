@@ -40,8 +40,11 @@ from overhaul.system.messages import UserError
         (["train", "--setup", "digits", "--seed", "-3"], ["--seed must be between"]),
         (["train", "--setup", "digits", "--resume", "yes"], ["--resume", "auto, never"]),
         (["train", "--setup", "digits", "--overwrite"], ["--overwrite goes with --resume never"]),
-        (["train", "--compile", "max", "--gradient_accumulation_steps", "2"], ["--compile max takes whole batches"]),
-        (["train", "--sync_bn", "--compile"], ["--sync_bn goes without --compile"]),
+        (
+            ["train", "--setup", "digits", "--compile", "max", "--gradient_accumulation_steps", "2"],
+            ["--compile max takes whole batches"],
+        ),
+        (["train", "--setup", "digits", "--sync_bn", "--compile"], ["--sync_bn goes without --compile"]),
         (["train", "--setup", "digits", "--tracker", "tensorbord"], ["did you mean tensorboard?"]),
         (["train", "--setup", "digits", "--mixed_precision", "bf61"], ["did you mean bf16?"]),
         (["train", "--setup", "digits", "--config", "missing.yaml"], ["missing.yaml: there is no such file"]),
