@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.golden_case import LATER, NAMES, check, check_three, make_case, take_first_step, take_three_steps
-from support.gpu import BOTH, GPU, few_steps, finish, on, start, trained_on, wait_for_a_checkpoint
+from support.gpu import BOTH, few_steps, finish, on, start, trained_on, wait_for_a_checkpoint
 from support.overflow import dies_after, overflows
 from support.runs import distilling, outcome, stop, times_apart
 from torch import nn
@@ -134,8 +134,8 @@ def test_deterministic_steps_repeat_themselves(device, name, images):
 @pytest.mark.parametrize(
     ("name", "run", "most"),
     [
-        pytest.param("cifar_c", Run(), 1, marks=GPU),
-        pytest.param("imagenet_a", Run(mixed_precision="bf16"), 30, marks=GPU),
+        pytest.param("cifar_c", Run(), 1, marks=pytest.mark.gpu),
+        pytest.param("imagenet_a", Run(mixed_precision="bf16"), 30, marks=pytest.mark.gpu),
     ],
     ids=["cifar_c", "imagenet_a"],
 )

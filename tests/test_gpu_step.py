@@ -13,12 +13,12 @@ from overhaul.options import Run
 from overhaul.training.trainer import train
 
 WAYS = {
-    "fp32": Run(),
-    "bf16": Run(mixed_precision="bf16"),
-    "fp16": Run(mixed_precision="fp16"),
-    "parts": Run(mixed_precision="bf16", gradient_accumulation_steps=2),
-    "graph": Run(mixed_precision="bf16", compile="graph"),
-    "graph in fp32": Run(compile="graph"),
+    "fp32": {},
+    "bf16": {"mixed_precision": "bf16"},
+    "fp16": {"mixed_precision": "fp16"},
+    "parts": {"mixed_precision": "bf16", "gradient_accumulation_steps": 2},
+    "graph": {"compile": "graph", "mixed_precision": "bf16"},
+    "graph in fp32": {"compile": "graph"},
 }
 
 
@@ -31,9 +31,9 @@ def kernels_as_before() -> Iterator[None]:
 @pytest.mark.parametrize(("device", "way"), [*on("cuda", *((way,) for way in WAYS)), *on("cpu", ("parts",))])
 def test_the_loop_waits_for_the_gpu_at_no_step(device, way, digits_teacher, few_digits, tmp_path):
     """From a batch in memory to the sums of the meter."""
-    setup, _ = few_steps(digits_teacher, few_digits)
+    setup, run = few_steps(digits_teacher, few_digits, output_dir=str(tmp_path / "run"), **WAYS[way])
     with waits_forbidden(device) as watched:
-        train(setup, replace(WAYS[way], data_path=few_digits, output_dir=str(tmp_path / "run")))
+        train(setup, run)
     assert watched == [4, 5, 6] * setup.epochs
 
 

@@ -20,21 +20,16 @@ from support.places import REPOSITORY, TESTS
 from support.runs import quick
 
 WARM_UP = 3  # steps of an epoch that may wait for the device: kernels are chosen, compiled and captured in them
-GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "true",
-        reason="needs a CUDA GPU, and pytest -m gpu",
-    ),
-]
-BOTH = pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=GPU)])
-ON_A_GPU = pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 
 
 def on(device: str, *cases: tuple) -> list:
-    """Cases for pytest.mark.parametrize(("device", ...)): of a GPU, or slow ones of a CPU."""
-    marks = GPU if device == "cuda" else [pytest.mark.slow]
-    return [pytest.param(device, *case, marks=marks, id="-".join((device, *map(str, case)))) for case in cases]
+    """Cases for pytest.mark.parametrize: of a GPU, or slow ones of a CPU. cases: what comes beside the device."""
+    mark = pytest.mark.gpu if device == "cuda" else pytest.mark.slow
+    return [pytest.param(device, *case, marks=mark, id="-".join((device, *map(str, case)))) for case in cases]
+
+
+ON_A_GPU = pytest.mark.parametrize("device", on("cuda", ()))
+BOTH = pytest.mark.parametrize("device", on("cuda", ()) + on("cpu", ()))
 
 
 def few_steps(digits_teacher: Path, few_digits: str, **changes) -> tuple[Setup, Run]:
