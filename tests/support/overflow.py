@@ -23,13 +23,13 @@ def overflows(steps: set[int]) -> Iterator[None]:
         accelerator.scaler = accelerator.scaler or torch.amp.GradScaler(accelerator.device.type)
         return accelerator
 
-    def opened(trainer: Trainer) -> None:
-        open_epoch(trainer)
+    def opened(trainer: Trainer) -> float:
         if not hasattr(trainer, "overflowing"):
             parameter = next(trainer.method.parameters())
             trainer.overflowing = parameter.register_hook(
                 lambda gradient: torch.full_like(gradient, torch.inf) if step_of(trainer) in steps else None
             )
+        return open_epoch(trainer)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "start", scaled)
