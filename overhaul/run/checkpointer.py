@@ -67,9 +67,13 @@ class Checkpointer:
         return self.state.name == self.newest
 
     def due(self, steps: int) -> bool:
-        """Whether it is time for a checkpoint, by this process's clock. steps: of the run, that are done."""
-        every, late = self.run.checkpoint_steps, time.monotonic() - self.saved_at > 60 * self.run.checkpoint_minutes
-        return late or (every is not None and steps % every == 0)
+        """Whether it is the step for a checkpoint, on all processes. steps: of the run, that are done."""
+        every = self.run.checkpoint_steps
+        return every is not None and steps % every == 0
+
+    def late(self) -> bool:
+        """Whether it is time for one, by this process's clock."""
+        return time.monotonic() - self.saved_at > 60 * self.run.checkpoint_minutes
 
     def keep_best(self) -> None:
         """Keep the student of the epoch that has ended, to be written with the next checkpoint, if it is the best."""

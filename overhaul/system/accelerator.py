@@ -147,7 +147,8 @@ def other_gpus_hidden(accelerator: Accelerator) -> AbstractContextManager:
 
 def all_finite(model: nn.Module) -> bool:
     """Whether every parameter and BatchNorm statistic is a finite number."""
-    return all(bool(torch.isfinite(value).all()) for value in (*model.parameters(), *model.buffers()))
+    values = [each for each in (*model.parameters(), *model.buffers()) if each.is_floating_point()]
+    return bool(torch.stack([torch.isfinite(each).all() for each in values]).all())
 
 
 class Nobody:

@@ -16,6 +16,7 @@ STATUS = 85  # of a process that was told to stop and can go on
 NOTHING_SAVED = 84  # of a node's processes, where starting them again would get the run no further
 NAMES = ("SIGTERM", "SIGUSR1")
 ECHO = 1.0  # seconds in which a second signal counts as the same: a launcher passes on what its processes got as well
+ASK = 0.5  # seconds, about, in which processes ask one another once whether they were told to stop
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
 
 
@@ -47,6 +48,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.received, self.at, self.armed = None, 0.0, False
         self.processes, self.group, self.before = 1, None, {}
+        self.steps, self.every, self.asked = 0, 1, time.monotonic()  # since the processes asked one another, and until
 
     def __enter__(self) -> "StopSignal":
         if is_command():
@@ -73,25 +75,46 @@ class StopSignal:
     def disarm(self) -> None:
         self.armed = False
 
-    def check(self, flag: bool = False) -> bool:
-        """Whether the flag is set on any process; StopRequested, on all of them, once any has been told to stop."""
-        received = self.received is not None
-        if self.processes > 1:
-            import torch
-            from torch import distributed
-
-            flags = torch.tensor([received, flag], dtype=torch.int32)
-            distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.group)
-            received, flag = flags.bool().tolist()
+    def check(self, *flags: int) -> list[int]:
+        """The largest value of each flag on any process; StopRequested, on all, once any has been told to stop."""
+        received, *flags = self.largest(self.received is not None, *flags)
         if received:
             raise StopRequested
-        return flag
+        return flags
+
+    def after_step(self, meet: bool, *flags: int) -> list[int]:
+        """The same, but of several processes only if they are to meet, or every ASK seconds; zeros in between.
+
+        meet: the same on all of them. All ask after the same step: each says how many steps it takes in that time.
+        """
+        self.steps += 1
+        if self.processes > 1 and not meet and self.steps < self.every:
+            return [0] * len(flags)
+        *flags, self.every = self.check(*flags, self.pace())
+        self.steps, self.asked = 0, time.monotonic()
+        return flags
+
+    def pace(self) -> int:
+        """Steps to the next question; at most twice those to this one, as the first ones hardly tell."""
+        seconds = time.monotonic() - self.asked
+        return max(1, min(2 * self.every, int(self.steps * ASK / max(seconds, 1e-6))))
+
+    def largest(self, *values: int) -> list[int]:
+        """Of each value, over all processes."""
+        if self.processes == 1:
+            return list(values)
+        import torch
+        from torch import distributed
+
+        values = torch.tensor(values, dtype=torch.int32)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX, self.group)
+        return values.tolist()
 
     def in_step(self, batches: Iterable) -> Iterator:
         """The batches, of which processes may have different numbers; StopRequested once any is told to stop."""
         batches = iter(batches)
         batch = next(batches, None)
-        while self.check(batch is not None):
+        while self.check(batch is not None)[0]:
             if batch is not None:
                 yield batch
                 batch = next(batches, None)

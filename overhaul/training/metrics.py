@@ -1,5 +1,6 @@
 """The sums of a training epoch, kept on the device so that no step waits for them, and whether they are sound."""
 
+import math
 import time
 from pathlib import Path
 
@@ -13,35 +14,52 @@ from overhaul.system.accelerator import all_finite
 from overhaul.system.messages import UserError
 from overhaul.system.processes import gathered, sync_buffers
 
-READ_EVERY = 20  # steps between two looks at the sums on the device
+LOOK = 1.0  # seconds, at the least, between two looks at the sums on the device
 
 
 class Meter:
-    """Losses, hits and the first step whose loss was not finite, summed up since the epoch began.
+    """Losses, hits and images, summed up since the epoch began, and its steps up to the first without a finite loss.
 
-    setup: whose losses they are. kept: what `state` gave before the run was stopped.
+    The sums stay where they are on the device. setup: whose losses they are.
     """
 
-    def __init__(self, accelerator, setup: Setup, kept: dict | None = None) -> None:
+    def __init__(self, accelerator, setup: Setup) -> None:
         self.accelerator, self.label_weight, self.methods = accelerator, setup.label_weight, setup.methods
-        sums = kept["sums"] if kept else [0.0] * (3 + len(setup.methods))
-        self.sums = torch.tensor(sums, device=accelerator.device)
-        self.started = time.monotonic() - (kept["seconds"] if kept else 0)
-        self.first_nonfinite_step = torch.full((), float("inf"), device=accelerator.device)
+        self.sums = torch.zeros(3 + len(setup.methods), device=accelerator.device)
+        self.finite_steps, self.one = (torch.zeros(1, device=accelerator.device) + each for each in (0, 1))
+        self.factors = {}  # by the number of images
+        self.begin()
 
-    def add(self, step: int, logits: Tensor, labels: Tensor, cross_entropy: Tensor, distill_loss: Tensor) -> None:
+    def begin(self, kept: dict | None = None, steps: int = 0) -> None:
+        """Begin an epoch. kept: what `state` gave before the run was stopped; steps: those that were done then."""
+        self.sums.copy_(torch.tensor(kept["sums"] if kept else [0.0] * len(self.sums)))
+        self.finite_steps.fill_(steps)
+        self.started = time.monotonic() - (kept["seconds"] if kept else 0)
+        self.looked, self.on_the_way = time.monotonic(), None
+
+    def add(self, logits: Tensor, labels: Tensor, cross_entropy: Tensor, distill_loss: Tensor) -> None:
         """Count one step of this process; see training_step. labels: [batch] or, mixed, [batch, classes]."""
         classes = labels if labels.ndim == 1 else labels.argmax(1)
-        images = torch.full_like(cross_entropy, len(labels))
-        hits = (logits.argmax(1) == classes).sum()
-        self.sums += torch.stack([cross_entropy * images, *(distill_loss * images).reshape(-1), hits, images])
-        finite = torch.isfinite(cross_entropy + distill_loss.sum())
-        nonfinite_step = torch.where(finite, float("inf"), float(step))
-        self.first_nonfinite_step = torch.minimum(self.first_nonfinite_step, nonfinite_step)
+        hits = (logits.argmax(1) == classes).sum(dtype=torch.float32)
+        found = torch.cat([cross_entropy[None], distill_loss.reshape(-1), hits[None], self.one])
+        self.sums += found * self.factor(len(labels))
+        self.finite_steps += self.sums.sum().abs() < math.inf
+
+    def factor(self, images: int) -> Tensor:
+        """What makes sums of a step's means, its hits and 1."""
+        if images not in self.factors:
+            losses = [float(images)] * (1 + len(self.methods))
+            self.factors[images] = torch.tensor([*losses, 1.0, images], device=self.sums.device)
+        return self.factors[images]
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+    @property
+    def old(self) -> bool:
+        """Whether it is time for a look."""
+        return time.monotonic() - self.looked > LOOK
 
     def state(self) -> dict:
         """This process's sums as plain values."""
@@ -52,11 +70,31 @@ class Meter:
 
         The distillation losses are weighted, of a sum also apart; the cross-entropy is not.
         """
-        own = torch.tensor([broken], dtype=torch.float32, device=self.sums.device)
-        rows = gathered(self.accelerator, torch.cat([self.sums, self.first_nonfinite_step[None], own])[None])
+        return self.means(self.gather(broken).cpu())
+
+    def look(self, broken: int = 0) -> tuple[dict[str, float], float] | None:
+        """As read, and the seconds until then; on a GPU those of the look before, as nothing waits for this one's."""
+        self.looked, seconds, rows = time.monotonic(), self.seconds, self.gather(broken)
+        if rows.device.type != "cuda":
+            return self.means(rows), seconds
+        before, self.on_the_way = self.on_the_way, (rows.to("cpu", non_blocking=True), torch.cuda.Event(), seconds)
+        self.on_the_way[1].record()
+        if before is None:
+            return None
+        before[1].synchronize()
+        return self.means(before[0]), before[2]
+
+    def gather(self, broken: int) -> Tensor:
+        """The sums, the finite steps and `broken` of each process: [processes, sums + 2]."""
+        own = [self.sums, self.finite_steps, torch.full_like(self.one, broken)]
+        return gathered(self.accelerator, torch.cat(own)[None])
+
+    def means(self, rows: Tensor) -> dict[str, float]:
+        """See read."""
         cross_entropy, *each, hits, images = rows[:, :-2].sum(0).tolist()
         distill_loss = sum(each)
         by_method = {f"distill_loss.{name}": loss / images for name, loss in zip(self.methods, each, strict=True)}
+        ended = rows[~rows.isfinite().all(1), -2] + 1
         return {
             "loss": (self.label_weight * cross_entropy + distill_loss) / images,
             "cross_entropy": cross_entropy / images,
@@ -64,7 +102,7 @@ class Meter:
             **(by_method if len(each) > 1 else {}),
             "train_top1": 100 * hits / images,
             "images": int(images),
-            "first_nonfinite_step": rows[:, -2].min().item(),
+            "first_nonfinite_step": min(ended.tolist(), default=math.inf),
             "broken": int(rows[:, -1].sum().item()),
         }
 

@@ -117,17 +117,48 @@ def training_step(
     sum, whose losses are a vector too. accumulation_steps: parts of equal size that the batch goes through one after
     the other; their gradients add up to the mean over the batch.
     """
-    results, n = [], accumulation_steps
-    for i, (some_images, some_labels) in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
+    if accumulation_steps == 1:
+        results = forward_and_backward(accelerator, model, teacher_forward, images, labels, weight, label_weight)
+    else:
+        how = weight, label_weight, accumulation_steps
+        results = in_parts(accelerator, model, teacher_forward, images, labels, *how)
+    update(accelerator, optimizer)
+    return results
+
+
+def in_parts(
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """forward_and_backward of n parts of a batch, whose gradients the processes exchange with the last."""
+    results = []
+    for i, part in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
         with nullcontext() if i == n - 1 else accelerator.no_sync(model):
-            logits, cross_entropy, distill_loss = losses(model, teacher_forward, some_images, some_labels, weight)
-            accelerator.backward(total(cross_entropy, distill_loss, label_weight) / n)
-        # a copy of the logits, as the next part's CUDA graph writes over them
-        results.append((logits.detach().clone(), cross_entropy.detach() / n, distill_loss.detach() / n))
-    optimizer.step()
+            results.append(forward_and_backward(accelerator, model, teacher_forward, *part, weight, label_weight, n))
+    logits, *both = zip(*results, strict=True)
+    return torch.cat(logits), *(sum(each / n for each in losses) for losses in both)
+
+
+def forward_and_backward(
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits and losses as in training_step; their gradients, over n, are added to those that are there."""
+    logits, cross_entropy, distill_loss = losses(model, teacher_forward, images, labels, weight)
+    loss = total(cross_entropy, distill_loss, label_weight)
+    loss = loss if n == 1 else loss / n
+    loss = accelerator.scaler.scale(loss) if accelerator.scaler else loss
+    loss.backward()
+    return logits.detach(), cross_entropy.detach(), distill_loss.detach()
+
+
+def update(accelerator, optimizer) -> None:
+    """The optimiser's step, past Accelerate's, which looks on the disk for other optimisers each time."""
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    if accelerator.scaler:
+        accelerator.scaler.step(optimizer)
+        accelerator.scaler.update()
+    else:
+        optimizer.step()
     optimizer.zero_grad()
-    logits, cross_entropy, distill_loss = zip(*results, strict=True)
-    return torch.cat(logits), sum(cross_entropy), sum(distill_loss)
 
 
 def total(cross_entropy: Tensor, distill_loss: Tensor, label_weight: float) -> Tensor:

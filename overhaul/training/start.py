@@ -18,6 +18,7 @@ from overhaul.training.metrics import Meter
 from overhaul.training.networks import positions
 from overhaul.training.progress import Pace, header, resumed, shown, start_progress
 from overhaul.training.record import make_record
+from overhaul.training.step import Step
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,7 @@ class Start(Components):
 
     def __post_init__(self) -> None:
         self.state, self.meter = State(epochs=self.setup.epochs), Meter(self.accelerator, self.setup)
+        self.step = Step(self, self.meter)
         self.checkpointer = self.publisher = system.Nobody()
         if self.baseline:
             self.baseline.check(self)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from overhaul.data.transfer import to_device
 from overhaul.data.workers import deaths_explained
 from overhaul.options import Run
 from overhaul.recipe import Setup
@@ -16,8 +15,7 @@ from overhaul.training.build import build
 from overhaul.training.evaluation import evaluate
 from overhaul.training.first_batch import first_batch_lines, measure_first_batch
 from overhaul.training.margins import measure_margins
-from overhaul.training.metrics import READ_EVERY, Meter, check_means, check_weights
-from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
+from overhaul.training.metrics import check_means, check_weights
 from overhaul.training.progress import result_lines, shown
 from overhaul.training.record import Result
 from overhaul.training.start import Start
@@ -50,7 +48,7 @@ class Trainer(Start):
 
     def train(self) -> None:
         """The epochs that are still to come, and the final student; Preempted once any process was told to stop."""
-        self.stop.arm(self.accelerator.num_processes, hosts())
+        self.arm()
         try:
             while self.state.epoch < self.setup.epochs:
                 trained = self.train_epoch()
@@ -67,23 +65,17 @@ class Trainer(Start):
         self.checkpointer.finish()
         system.end(self.accelerator)
 
+    def arm(self) -> None:
+        self.stop.arm(self.accelerator.num_processes, hosts())
+
     def train_epoch(self, steps: int | None = None) -> dict:
         """What is left of an epoch, or the first steps of it; the epoch's means, learning rate and speed."""
-        setup, state, loader, device = self.setup, self.state, self.train_loader, self.accelerator.device
-        lr = begin_epoch(self.optimizer, setup, state.epoch, state.step)
-        self.open_epoch()
-        networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
-        n = self.run.gradient_accumulation_steps
-        weight = distill_weights(self.method, setup, state.epoch, self.share // n)
-        for images, labels in islice(loader, steps):
-            images, labels = self.normalize(images), to_device(labels, device)
+        state, lr = self.state, self.open_epoch()
+        for batch in islice(self.train_loader, steps):
             if state.begins and self.teacher:
-                self.look_at_first_batch(images, labels)
-            logits, cross_entropy, distill_loss = training_step(
-                *networks, images, labels, weight, n, setup.label_weight
-            )
+                self.look_at_first_batch(*batch)
+            self.step(*batch)
             state.step += 1
-            self.meter.add(state.step, logits, labels, cross_entropy, distill_loss)
             self.after_step()
         self.progress.close()
         self.pace = None
@@ -91,34 +83,41 @@ class Trainer(Start):
         seen = means.pop("images")
         return {"lr": lr, **means, "images_per_second": seen / seconds, "seconds": seconds}
 
-    def look_at_first_batch(self, images, labels) -> None:
+    def look_at_first_batch(self, *batch) -> None:
         """Tell how teacher and labels compare before anything is learned, and write it down."""
-        self.state.first_batch = measure_first_batch(self, images, labels)
+        self.state.first_batch = measure_first_batch(self, *self.step.normalized(*self.step.on_device(*batch)))
         self.progress.say(first_batch_lines(self.state.first_batch))
-        self.meter = Meter(self.accelerator, self.setup)  # the time that this took is none of the epoch's
+        self.meter.begin()  # the time that this took is none of the epoch's
         if not self.run.dry_run:
             self.write_record()
 
-    def open_epoch(self) -> None:
-        """Take up the epoch where the state says that it is."""
+    def open_epoch(self) -> float:
+        """Take up the epoch where the state says that it is; its learning rate."""
         accelerator, state, loader = self.accelerator, self.state, self.train_loader
+        lr = self.step.begin_epoch(state.epoch, state.step)
         kept = state.kept_by(accelerator.process_index, accelerator.num_processes)
-        self.meter = Meter(accelerator, self.setup, kept)
+        self.meter.begin(kept, state.step)
         loader.set_epoch(state.epoch, state.step, kept["broken"] if kept else ())
         self.model.train()
         self.progress.open_epoch(f"epoch {state.epoch + 1}/{self.setup.epochs}", len(loader), state.step)
+        return lr
 
     def after_step(self) -> None:
         """Show how it goes, and save where it is time to; StopRequested once any process has been told to stop."""
-        step, sync_steps = self.state.step, self.pace.sync_steps if self.pace else {1}
+        step, due = self.state.step, self.checkpointer.due(self.state.epoch * len(self.train_loader) + self.state.step)
         self.progress.step()
-        if step % READ_EVERY == 0 or step in sync_steps:
-            means = self.read_means()
-            self.progress.show(means, means["images"] / self.meter.seconds)
-            if self.pace and step in sync_steps and (words := self.pace.look(step)):
+        if self.pace and step in self.pace.sync_steps:
+            self.tell(self.read_means(), self.meter.seconds)
+            if words := self.pace.look(step):
                 self.progress.say(words)
-        if self.stop.check(self.checkpointer.due(self.state.epoch * len(self.train_loader) + step)):
+        late, old = self.stop.after_step(due, self.checkpointer.late(), self.meter.old)
+        if old and (found := self.meter.look(len(self.train_loader.broken))):
+            self.tell(self.checked(found[0]), found[1])
+        if due or late:
             self.save()
+
+    def tell(self, means: dict, seconds: float) -> None:
+        self.progress.show(means, means["images"] / seconds)
 
     def finish_epoch(self, trained: dict, tested: dict) -> None:
         """Write down what an epoch brought, and tell of it."""
@@ -135,7 +134,9 @@ class Trainer(Start):
 
     def read_means(self) -> dict:
         """The epoch's means so far; UserError, on all processes, where they show that the run must not go on."""
-        means = self.meter.read(len(self.train_loader.broken))
+        return self.checked(self.meter.read(len(self.train_loader.broken)))
+
+    def checked(self, means: dict) -> dict:
         return check_means(means, self.train_loader, self.state.epoch, self.setup, self.folder.path)
 
     def save(self, **how) -> None:
@@ -155,6 +156,7 @@ class Trainer(Start):
         if self.teacher_test:
             self.measure_teacher(self.test_loader.part())
         measure_margins(self, self.progress.say)
+        self.arm()
         self.train_epoch(steps=max(self.pace.sync_steps))
         self.accelerator.end_training()
         self.progress.say("dry run: stopped here, nothing was written")

@@ -23,7 +23,7 @@ from overhaul.data.known import KNOWN
 from overhaul.options import Run
 from overhaul.setups import SETUPS, Net
 from overhaul.system.messages import duration
-from overhaul.training import trainer as loop
+from overhaul.training import step as taken
 from overhaul.training.build import build
 from overhaul.training.trainer import train
 
@@ -123,7 +123,7 @@ def test_leftovers_of_a_killed_run_are_swept_away(digits_teacher, tmp_path):
 
 def test_weights_that_are_not_finite_are_never_kept(digits_teacher, monkeypatch, tmp_path, overhaul):
     """The losses of an epoch may be finite while its last update is not."""
-    step, calls = loop.training_step, []
+    step, calls = taken.training_step, []
 
     def failing(accelerator, model, *arguments):
         calls.append(1)
@@ -132,7 +132,7 @@ def test_weights_that_are_not_finite_are_never_kept(digits_teacher, monkeypatch,
             next(model.parameters()).data[0] = math.inf
         return result
 
-    monkeypatch.setattr(loop, "training_step", failing)
+    monkeypatch.setattr(taken, "training_step", failing)
     result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "3"))
     assert result.status == 2 and "the weights are no longer finite after step 22 of epoch 2" in result.err
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-0001"]
@@ -230,14 +230,14 @@ def test_the_written_configuration_repeats_the_run(finished, tmp_path, overhaul)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(digits_teacher, monkeypatch, tmp_path, overhaul):
-    step, calls = loop.training_step, []
+    step, calls = taken.training_step, []
 
     def failing(*arguments):
         calls.append(1)
         logits, cross_entropy, distill_loss = step(*arguments)
         return logits, cross_entropy * (math.nan if len(calls) >= 22 + 7 else 1), distill_loss
 
-    monkeypatch.setattr(loop, "training_step", failing)
+    monkeypatch.setattr(taken, "training_step", failing)
     result = overhaul(*flags(digits_teacher, tmp_path / "run", "--epochs", "3"))
     assert result.status == 2
     assert "no longer finite at step 7 of epoch 2 (step 29 of the run)" in result.err

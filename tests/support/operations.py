@@ -59,5 +59,5 @@ def operations(setup: str, precision: str) -> Counter:
             with Operations() as counted:
                 networks = trial.accelerator, trial.model, trial.teacher_forward, trial.optimizer
                 logits, *losses = training_step(*networks, images, labels, trial.weight)
-                meter.add(1, logits, labels, *losses)
+                meter.add(logits, labels, *losses)
     return counted.seen

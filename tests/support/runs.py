@@ -21,6 +21,7 @@ from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.run import checkpoints
 from overhaul.setups import SETUPS, wide_resnet
+from overhaul.system import preemption
 from overhaul.system.preemption import Preempted, installed, stop_at_once
 from overhaul.training.trainer import Result, Trainer, train
 
@@ -75,7 +76,7 @@ def command(*argv) -> SimpleNamespace:
 
 
 def told(rank: int, number: int, step: int, *argv) -> SimpleNamespace:
-    """The command, where the process of that rank gets a real signal at that step of the run."""
+    """The command, where the process of that rank gets a real signal at that step of the run, and all ask at each."""
     after = Trainer.after_step
 
     def after_step(self) -> None:
@@ -85,6 +86,7 @@ def told(rank: int, number: int, step: int, *argv) -> SimpleNamespace:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "after_step", after_step)
+        patch.setattr(preemption, "ASK", 0)
         return command(*argv)
 
 

@@ -1,0 +1,39 @@
+"""A step of the loop as one body, from a loader's batch to the meter's sums."""
+
+from torch import Tensor
+
+from overhaul.data.transfer import to_device
+from overhaul.training.build import Components
+from overhaul.training.metrics import Meter
+from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
+
+
+class Step:
+    """step(*batch) trains on a batch as the loader gives it, and counts it in the meter; begin_epoch comes before."""
+
+    def __init__(self, of: Components, meter: Meter) -> None:
+        self.of, self.meter, self.device = of, meter, of.accelerator.device
+        self.networks = of.accelerator, of.model, of.teacher_forward, of.optimizer
+        self.parts = of.run.gradient_accumulation_steps
+
+    def begin_epoch(self, epoch: int, step: int) -> float:
+        """See optimisation.begin_epoch."""
+        self.weight = distill_weights(self.of.method, self.of.setup, epoch, self.of.share // self.parts)
+        return begin_epoch(self.of.optimizer, self.of.setup, epoch, step)
+
+    def __call__(self, *batch: Tensor) -> None:
+        self.body(*self.on_device(*batch))
+
+    def body(self, *batch: Tensor) -> None:
+        """The step of a batch on the device, which reads no value from there."""
+        images, labels = self.normalized(*batch)
+        how = images, labels, self.weight, self.parts, self.of.setup.label_weight
+        logits, *losses = training_step(*self.networks, *how)
+        self.meter.add(logits, labels, *losses)
+
+    def on_device(self, *batch: Tensor) -> list[Tensor]:
+        return [to_device(each, self.device) for each in batch]
+
+    def normalized(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the networks take of a batch on the device."""
+        return self.of.normalize(images), labels
