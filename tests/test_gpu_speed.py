@@ -29,7 +29,7 @@ IMAGES = {  # a step; of imagenet_a's 256 the plain step, which keeps the teache
 @pytest.mark.speed
 @pytest.mark.parametrize(("device", "name", "images"), [*on("cuda", *IMAGES.items()), *on("cpu", ("cifar_c", 4))])
 def test_a_step_beside_the_plain_one(device, name, images):
-    """In whose place TF32 is allowed for too."""
+    """Which has the fastest kernels and TF32 too."""
     found = compare(name, images, device, seconds=2 if device == "cuda" else 0.1)
     print(f"\n{table(name, images, found)}", flush=True)
     assert all(isinstance(each, Speed) for each in found.values()), found

@@ -1,9 +1,9 @@
 """How fast ways to train a setup are, on the device of this session: images a second, launches, memory."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from overhaul.bench import Trial
 from overhaul.options import Run
 from overhaul.setups import SETUPS
+from overhaul.training.build import start_accelerator
 from support.plain_step import make_plain_step
 
 WAYS = {  # to write a step, beside the plain one
@@ -37,6 +38,7 @@ class Speed(NamedTuple):
 
 
 def make_way(way: str, name: str, images: int, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+    start_accelerator(Run())  # so that the plain step has the fastest kernels and TF32 too
     return make_plain_step(name, device) if way == "plain" else Trial(name, images, Run(**WAYS[way])).step
 
 
@@ -98,7 +100,8 @@ def compare(name: str, images: int, device: str, seconds: float) -> dict[str, Sp
             found[way] = measure(make_way(way, name, images, device), batch(name, images, device), seconds)
         except Exception as error:
             found[way] = error
-        with suppress(RuntimeError):
+        gc.collect()  # the networks, before the next ones are made
+        if device == "cuda":
             torch.cuda.empty_cache()
     return found
 
