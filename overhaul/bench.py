@@ -184,8 +184,13 @@ def batches_on_device(trial: Trial) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised batches as the loop gets them, of synthetic images."""
     setup = trial.setup
     images = synthetic(setup, max(64, setup.batch_size) if setup.crop_area else 10_000)
-    loader = TrainLoader(images, setup, trial.run.seed, **loader_settings(images, trial.run, trial.accelerator))
+    how = loader_settings(images, trial.run, trial.accelerator)
+    loader = TrainLoader(images, setup, trial.run.seed, **how, device=trial.device)
     normalize = Normalize(setup.mean, setup.std, trial.device)
+    while loader.resident:
+        for drawn in loader:
+            images, labels = loader.resident.make(*drawn)
+            yield normalize(images), labels
     for pixels, labels, _ in endless_batches(loader):
         yield normalize(pixels.permute(0, 3, 1, 2)), to_device(labels, trial.device)
 

@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 
 from overhaul.data import sources
 from overhaul.data.images import Broken, EncodedImages, Images, checked
+from overhaul.data.resident import Resident, fits
 from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
 from overhaul.data.transfer import to_device
-from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch
+from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch, mixed
 from overhaul.data.workers import count_workers, load_batches
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Setup
@@ -41,11 +42,8 @@ class TrainBatches(Dataset):
             return pixels, labels, broken
         (partner, *draws), share = mixing
         other, partner, also_broken = self.augment(partner, *draws)
-        share, classes = torch.from_numpy(share)[:, None], len(self.images.classes)
-        share_of_pixel, other_labels = share[..., None, None], torch.from_numpy(self.images.labels[partner])
-        mixed = (pixels * share_of_pixel + other * (1 - share_of_pixel)).round().to(torch.uint8)
-        one, two = (F.one_hot(each, classes) for each in (labels, other_labels))
-        return mixed, one * share + two * (1 - share), broken + also_broken
+        both = (pixels, labels), (other, torch.from_numpy(self.images.labels[partner]))
+        return *mixed(*both, torch.from_numpy(share), len(self.images.classes)), broken + also_broken
 
 
 class TrainLoader:
@@ -56,6 +54,8 @@ class TrainLoader:
     Yields uint8 images [batch, 3, size, size] in channels_last and labels: int64 [batch], or with mixup probabilities
     [batch, classes]. workers: processes that make the batches ahead; 0: made when asked for. Up to skip_broken images
     an epoch that cannot be decoded are replaced by their neighbours, and kept in `broken`. pin: see transfer.pinned.
+    device: the run's. If the set fits a GPU it lies there as `resident`, and batches are what resident.make makes these
+    images and labels of.
     """
 
     def __init__(
@@ -68,11 +68,14 @@ class TrainLoader:
         workers=0,
         skip_broken=0,
         pin=False,
+        device: torch.device | None = None,
     ) -> None:
         check_batch(setup, len(images))
         self.images, self.setup, self.seed, self.rank, self.world = images, setup, seed, rank, world
         self.workers, self.skip_broken, self.pin = workers, skip_broken, pin
         self.batches = TrainBatches(images, setup)
+        augment = self.batches.augment
+        self.resident = Resident(images, augment, device) if fits(images, augment, device) else None
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -92,7 +95,9 @@ class TrainLoader:
             self.share = draw.beta(setup.mixup, setup.mixup, n).astype(np.float32)
         self.step, self.broken = step, set(map(Broken, broken))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        if self.resident:
+            return self.resident.upload(self.to_come())
         ahead = load_batches(self.batches, self.to_come(), self.workers, self.pin)
         return checked(ahead, self.broken, self.skip_broken)
 
@@ -167,12 +172,15 @@ class Normalize:
         self.size = size
         mean, std = (torch.tensor(x, device=device) for x in (mean, std))
         self.scale, self.shift, self.device = 1 / (255 * std), -mean / std, device
+        self.rows = {}  # the two of a whole row of pixels, by its width: three numbers are too few for a CPU's vectors
 
     def __call__(self, images: Tensor) -> Tensor:
         rows = to_device(images, self.device).permute(0, 2, 3, 1).flatten(2).float()
-        width = images.shape[3]  # whole rows of pixels at a time: three numbers would be too few for a CPU's vectors
-        normalized = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width))
-        return to_size(normalized.unflatten(2, (width, 3)).permute(0, 3, 1, 2), self.size)
+        width = images.shape[3]
+        if width not in self.rows:
+            self.rows[width] = self.shift.repeat(width), self.scale.repeat(width)
+        shift, scale = self.rows[width]
+        return to_size(torch.addcmul(shift, rows, scale).unflatten(2, (width, 3)).permute(0, 3, 1, 2), self.size)
 
 
 def to_size(images: Tensor, size: int | None) -> Tensor:
@@ -220,7 +228,8 @@ def make_loaders(
         images, test_images = sources.load(
             setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes
         )
-    train_loader = TrainLoader(images, setup, run.seed, **loader_settings(images, run, accelerator))
+    how = loader_settings(images, run, accelerator)
+    train_loader = TrainLoader(images, setup, run.seed, **how, device=accelerator.device)
     return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))
 
 

@@ -119,6 +119,8 @@ class TrainStream:
     workers. Yields what data.TrainLoader does. pin: see transfer.pinned.
     """
 
+    resident = None  # it is nowhere whole
+
     def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int, pin=False) -> None:
         check_batch(setup, len(images))
         if setup.mixup or not setup.crop_area:

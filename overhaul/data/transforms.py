@@ -25,10 +25,10 @@ class PadCrop:
     """Crops of an image's reflected surroundings and mirroring, of whole batches of images in memory."""
 
     def __init__(self, images: Images, setup: Setup) -> None:
-        self.pad, self.flip = setup.pad, setup.flip
+        self.pad, self.flip, self.size = setup.pad, setup.flip, setup.image_size
         border = ((0, 0), (setup.pad, setup.pad), (setup.pad, setup.pad), (0, 0))
-        padded = np.pad(images.pixels, border, mode="reflect") if setup.pad else images.pixels
-        crops = np.lib.stride_tricks.sliding_window_view(padded, (setup.image_size, setup.image_size), axis=(1, 2))
+        self.padded = np.pad(images.pixels, border, mode="reflect") if setup.pad else images.pixels
+        crops = np.lib.stride_tricks.sliding_window_view(self.padded, (self.size, self.size), axis=(1, 2))
         self.crops = crops.transpose(0, 1, 2, 4, 5, 3)  # [n, top, left, size, size, 3], a view of the padded set
 
     def draw(self, generator: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
@@ -42,6 +42,20 @@ class PadCrop:
         mirrored = np.flatnonzero(mirrored)
         pixels[mirrored] = pixels[mirrored][:, :, ::-1]
         return torch.from_numpy(pixels), rows, []
+
+
+def mixed(
+    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: Tensor, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Pixels, uint8 [batch, size, size, 3], and labels of which a share, [batch], is that of the first.
+
+    Each operation is rounded by itself, so that all devices give the same bits.
+    """
+    (pixels, labels), (other_pixels, other_labels), share = one, other, share[:, None]
+    share_of_pixel, numbers = share[..., None, None], torch.arange(classes, device=share.device)
+    pixels = (pixels * share_of_pixel + other_pixels * (1 - share_of_pixel)).round().to(torch.uint8)
+    one_hot, other_one_hot = (each[:, None] == numbers for each in (labels, other_labels))
+    return pixels, one_hot * share + other_one_hot * (1 - share)
 
 
 class RandomCrop:

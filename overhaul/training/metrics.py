@@ -26,7 +26,7 @@ class Meter:
     def __init__(self, accelerator, setup: Setup) -> None:
         self.accelerator, self.label_weight, self.methods = accelerator, setup.label_weight, setup.methods
         self.sums = torch.zeros(3 + len(setup.methods), device=accelerator.device)
-        self.finite_steps, self.one = (torch.zeros(1, device=accelerator.device) + each for each in (0, 1))
+        self.finite_steps, self.one = torch.tensor([0.0, 1.0], device=accelerator.device)
         self.factors = {}  # by the number of images
         self.begin()
 
@@ -41,7 +41,7 @@ class Meter:
         """Count one step of this process; see training_step. labels: [batch] or, mixed, [batch, classes]."""
         classes = labels if labels.ndim == 1 else labels.argmax(1)
         hits = (logits.argmax(1) == classes).sum(dtype=torch.float32)
-        found = torch.cat([cross_entropy[None], distill_loss.reshape(-1), hits[None], self.one])
+        found = torch.stack([cross_entropy, *distill_loss.reshape(-1).unbind(), hits, self.one])
         self.sums += found * self.factor(len(labels))
         self.finite_steps += self.sums.sum().abs() < math.inf
 
@@ -86,8 +86,8 @@ class Meter:
 
     def gather(self, broken: int) -> Tensor:
         """The sums, the finite steps and `broken` of each process: [processes, sums + 2]."""
-        own = [self.sums, self.finite_steps, torch.full_like(self.one, broken)]
-        return gathered(self.accelerator, torch.cat(own)[None])
+        own = torch.stack([self.finite_steps, torch.full_like(self.one, broken)])
+        return gathered(self.accelerator, torch.cat([self.sums, own])[None])
 
     def means(self, rows: Tensor) -> dict[str, float]:
         """See read."""

@@ -34,6 +34,8 @@ class Step:
     def on_device(self, *batch: Tensor) -> list[Tensor]:
         return [to_device(each, self.device) for each in batch]
 
-    def normalized(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What the networks take of a batch on the device."""
+    def normalized(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels as the networks take them, of a batch on the device."""
+        resident = self.of.train_loader.resident
+        images, labels = resident.make(*batch) if resident else batch
         return self.of.normalize(images), labels
