@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import torch
 
-from overhaul.data.transfer import to_device
 from overhaul.options import Run
 from overhaul.training.build import build
+from overhaul.training.metrics import Meter
 from overhaul.training.optimisation import training_step
+from overhaul.training.step import Step
 from support.runs import DIGITS
 
 
@@ -19,10 +20,10 @@ def one_step(teacher: str, parts: int, comm_hook: str = "no") -> dict[str, torch
     of = build(setup, run)
     of.model.eval()
     of.teacher.eval()
-    images, labels = next(iter(of.train_loader))
-    labels = to_device(labels, of.accelerator.device)
+    step = Step(of, Meter(of.accelerator, setup))
+    images, labels = step.normalized(*step.on_device(*next(iter(of.train_loader))))
     networks = of.accelerator, of.model, of.teacher_forward, SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
-    _, *losses = training_step(*networks, of.normalize(images), labels, setup.distill_weight, parts)
+    _, *losses = training_step(*networks, images, labels, setup.distill_weight, parts)
     gradients = {name: parameter.grad.clone() for name, parameter in of.method.named_parameters()}
     result = {"losses": of.accelerator.reduce(torch.stack(losses), "mean"), **gradients}
     of.accelerator.end_training()
