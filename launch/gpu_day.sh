@@ -96,7 +96,7 @@ finish may
 for file in tests/test_gpu*.py; do
     tests "$(basename "$file" .py)" "gpu and not speed" "$file"
 done
-tests speed "gpu and speed" tests
+tests speed "gpu and speed" tests/test_gpu*.py
 training teacher --setup "$teacher_setup"
 training original --setup "$setup" --method original
 finish must
