@@ -95,7 +95,7 @@ def bench(
     Args:
         setup: whose networks and batch size
         mixed_precision: no, bf16 or fp16 (a GPU)
-        compile: no, default or max
+        compile: no, default, max or graph
         batch_size: in place of the setup's own
         steps: how many steps are timed
     """

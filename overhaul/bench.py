@@ -21,7 +21,8 @@ from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
 from overhaul.training.build import check_shares, start_accelerator
-from overhaul.training.optimisation import distill_weights, make_ready, total, training_step
+from overhaul.training.graph import graphed
+from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
 from overhaul.training.progress import peak_memory
 from overhaul.training.teaching import autocast, compiled, low_precision, needed
 
@@ -55,12 +56,15 @@ class Trial:
         self.student_stages = compiled(needed(self.method.student, distill.parts(self.method)), run.compile)
         self.loss = compiled(self.method.loss, run.compile)
         self.weight = distill_weights(self.method, self.setup, self.setup.epochs, self.setup.batch_size)
+        self.take = graphed(self.body, run.compile)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""
         if len(images) != self.setup.batch_size:
             raise UserError(f"this step takes {self.setup.batch_size} images at once, not {len(images)}")
-        images, labels = images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+        return self.take(images.to(self.device, memory_format=torch.channels_last), labels.to(self.device))
+
+    def body(self, images: Tensor, labels: Tensor) -> Tensor:
         networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
         how = images, labels, self.weight, 1, self.setup.label_weight
         _, *losses = training_step(*networks, *how)
@@ -89,8 +93,7 @@ class Trial:
         lap("connectors and loss")
         torch.autograd.backward(*zip((cross_entropy, None), *gradients, strict=True))
         lap("backward")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        update(self.accelerator, self.optimizer)
         lap("optimiser")
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 from overhaul.system.messages import UserError, check_repo, choose
 
 Precision = Literal["no", "bf16", "fp16"]
-Compile = Literal["no", "default", "max"]
+Compile = Literal["no", "default", "max", "graph"]
 
 MOST_MINUTES = 100_000
 LEAST = {  # values of what is counted
@@ -69,7 +69,8 @@ class Run(DataOptions):
         gradient_accumulation_steps: parts of a batch that go through the networks one after the other, to save memory;
             BatchNorm sees the parts
         sync_bn: BatchNorm statistics of student and connectors over all processes (GPUs)
-        compile: torch.compile teacher and student: no, default, or max (longer, with CUDA graphs on GPUs)
+        compile: torch.compile teacher and student: no, default, or max (with CUDA graphs of each); or graph: without
+            it the whole step as one CUDA graph, on one GPU in bf16 or fp32
         comm_hook: no, or bf16 or fp16: the precision of gradients between processes, half the bytes on a slow network
         quiet: no bar and no line a minute; the plan, a line an epoch and the result are told all the same
         dry_run: say what the run will cost after a few steps on real data, and stop; writes nothing
@@ -130,9 +131,10 @@ class Run(DataOptions):
             raise UserError("--push_every and --push_private go with --push_to_hub USER/REPO")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be between 0 and 2^32 - 1, not {self.seed}")
-        if self.compile == "max" and self.gradient_accumulation_steps > 1:
+        if self.compile in ("max", "graph") and self.gradient_accumulation_steps > 1:
             raise UserError(
-                "--compile max takes whole batches; with --gradient_accumulation_steps use --compile default"
+                f"--compile {self.compile} takes whole batches; "
+                f"with --gradient_accumulation_steps use --compile default"
             )
         if self.compile != "no" and self.sync_bn:
             raise UserError("--sync_bn goes without --compile: PyTorch compiles no synchronised BatchNorm")

@@ -20,7 +20,7 @@ from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS, resolve, teacher_setup
 from overhaul.system.accelerator import keep_memory, start
 from overhaul.system.messages import UserError
-from overhaul.training import networks, pretrained
+from overhaul.training import graph, networks, pretrained
 from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import make_ready, warm_up_ddp
 from overhaul.training.positions import compared
@@ -178,6 +178,7 @@ def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:
 
 def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
     """UserError for a batch that cannot be shared out, or for what this device cannot do."""
+    graph.check(setup, run, accelerator)
     world, steps, on_cpu = accelerator.num_processes, run.gradient_accumulation_steps, accelerator.device.type == "cpu"
     shares = f"{world} processes" if steps == 1 else f"{world} processes x {steps} gradient accumulation steps"
     if setup.batch_size % (world * steps):

@@ -33,7 +33,7 @@ def make_ready(
     if run.sync_bn:  # of the student before anything hung on its modules, see networks.synchronised
         for part in distill.parts(model):
             part.connectors = nn.SyncBatchNorm.convert_sync_batchnorm(part.connectors)
-    if run.compile != "no":
+    if run.compile in COMPILE:
         model.compile(**COMPILE[run.compile])
     if accelerator.num_processes > 1 and FUNCTION.fullmatch(setup.student.family):
         accelerator.ddp_handler.find_unused_parameters = True  # a user's network may skip layers at random
@@ -56,8 +56,21 @@ def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
         nesterov=setup.nesterov,
         fused=True,
     )
+    optimizer.register_state_dict_post_hook(with_numbers)
     zero_momentum(optimizer)
     return optimizer
+
+
+def in_tensor(device: torch.device) -> bool:
+    """Whether a learning rate is a tensor there, in every run, as one in fp32 gives other bits than a number."""
+    return device.type == "cuda"
+
+
+def with_numbers(_, state: dict) -> dict:
+    """What an optimiser writes down, its learning rate as a number."""
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
 
 
 def zero_momentum(optimizer: torch.optim.Optimizer, restart: bool = False) -> None:
@@ -76,11 +89,16 @@ def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step
     """Set and return the learning rate after `epoch` finished epochs.
 
     Where it drops and the setup says so, momentum restarts from zero, unless the epoch goes on after some of its steps.
+    On a CUDA GPU the rate lies there in a tensor, which a captured step reads.
     """
     drops = setup.drops_before(epoch)
     lr = setup.lr / 10**drops
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        device = group["params"][0].device
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = torch.tensor(lr, device=device) if in_tensor(device) else lr
     restart = setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1)
     zero_momentum(optimizer, restart)
     return lr

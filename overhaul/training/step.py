@@ -1,9 +1,11 @@
 """A step of the loop as one body, from a loader's batch to the meter's sums."""
 
+import torch
 from torch import Tensor
 
 from overhaul.data.transfer import to_device
 from overhaul.training.build import Components
+from overhaul.training.graph import graphed
 from overhaul.training.metrics import Meter
 from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
 
@@ -14,15 +16,18 @@ class Step:
     def __init__(self, of: Components, meter: Meter) -> None:
         self.of, self.meter, self.device = of, meter, of.accelerator.device
         self.networks = of.accelerator, of.model, of.teacher_forward, of.optimizer
-        self.parts = of.run.gradient_accumulation_steps
+        self.parts, methods = of.run.gradient_accumulation_steps, len(of.setup.methods)
+        self.weight = torch.zeros(methods if methods > 1 else (), device=self.device)
+        self.take = graphed(self.body, of.run.compile)
 
     def begin_epoch(self, epoch: int, step: int) -> float:
         """See optimisation.begin_epoch."""
-        self.weight = distill_weights(self.of.method, self.of.setup, epoch, self.of.share // self.parts)
+        weight = distill_weights(self.of.method, self.of.setup, epoch, self.of.share // self.parts)
+        self.weight.copy_(torch.as_tensor(weight))
         return begin_epoch(self.of.optimizer, self.of.setup, epoch, step)
 
     def __call__(self, *batch: Tensor) -> None:
-        self.body(*self.on_device(*batch))
+        self.take(*self.on_device(*batch))
 
     def body(self, *batch: Tensor) -> None:
         """The step of a batch on the device, which reads no value from there."""

@@ -15,7 +15,7 @@ from overhaul.models import Backbone, Embedded, Stages
 from overhaul.recipe import Setup
 
 LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "max-autotune"}}  # for torch.compile
+COMPILE = {"default": {"dynamic": False}, "max": {"dynamic": False, "mode": "reduce-overhead"}}  # for torch.compile
 
 Taught = Stages | Embedded
 TeacherForward = Callable[[Tensor], Taught | dict[str, Taught]]
@@ -78,7 +78,8 @@ def make_teacher_forward(
     asking: the methods that it is for, which tell what it gives; without them logits and features. first: of a step.
     """
     scale = shown.shift and [torch.tensor(each, device=accelerator.device)[:, None, None] for each in shown.shift]
-    precision, network, order = autocast(accelerator), compiled(needed(teacher, asking), compile), shown.order
+    precision, network = autocast(accelerator), compiled(needed(teacher, asking), compile)
+    order = None if shown.order is None else torch.tensor(shown.order, device=accelerator.device)
     for module in teacher.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(low_precision(accelerator))
@@ -89,7 +90,7 @@ def make_teacher_forward(
         with torch.no_grad(), precision:
             images = torch.addcmul(scale[1], images, scale[0]) if scale else images
             stages = network(to_size(images, shown.size))
-            return stages if order is None else stages._replace(logits=stages.logits[:, order])
+            return stages if order is None else stages._replace(logits=stages.logits.index_select(1, order))
 
     return teacher_forward
 
@@ -115,5 +116,5 @@ def low_precision(accelerator) -> torch.dtype | None:
 
 
 def compiled(function: Callable, compile: str) -> Callable:
-    """The function, compiled as --compile says."""
-    return function if compile == "no" else torch.compile(function, **COMPILE[compile])
+    """The function, by torch.compile if --compile asks for that."""
+    return torch.compile(function, **COMPILE[compile]) if compile in COMPILE else function
