@@ -179,14 +179,14 @@ def operations(setup: Setup) -> int:
     convolutions and products of matrices, those of the connectors too.
     """
     method, teacher = networks(setup)
-    images, counts, stages = torch.zeros(2, 3, setup.image_size, setup.image_size), [0], None
+    images, counts, stages = torch.zeros(3, 3, setup.image_size, setup.image_size), [0], None
     with torch.no_grad():
         if teacher:
             with FlopCounterMode(display=False) as counter:
                 stages = needed(teacher, distill.parts(method))(to_size(images, setup.teacher.image_size))
             counts.append(counter.get_total_flops() * len({*setup.of_methods("teacher_norm")}))
         with FlopCounterMode(display=False) as counter:
-            method(images, stages, torch.zeros(2, dtype=torch.int64))
+            method(images, stages, torch.zeros(len(images), dtype=torch.int64))
     return (sum(counts) + 3 * counter.get_total_flops()) // len(images)
 
 
