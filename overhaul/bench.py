@@ -179,7 +179,7 @@ def operations(setup: Setup) -> int:
     convolutions and products of matrices, those of the connectors too.
     """
     method, teacher = networks(setup)
-    images, counts, stages = torch.zeros(3, 3, setup.image_size, setup.image_size), [0], None
+    images, counts, stages = torch.zeros(2, 3, setup.image_size, setup.image_size), [0], None
     with torch.no_grad():
         if teacher:
             with FlopCounterMode(display=False) as counter:

@@ -31,7 +31,7 @@ class RKD(Distiller):
     compares = "distances and angles of the images' embeddings"
     needs = "embedding"
     embedded = True
-    least_images = 3
+    least_images = 2
     defaults: ClassVar = {"cifar": {"distill_weight": 1.0}}
 
     def __init__(
