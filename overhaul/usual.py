@@ -24,7 +24,7 @@ def changed(setup: Setup, row: Setup, changes: dict) -> Setup:
     method = changes.get("method", setup.method)
     if method != setup.method:
         setup = replace(setup, method=method, method_settings={}, **{each: getattr(row, each) for each in OF_METHOD})
-    given = {**methods.flat(setup.method_settings), **changes.get("method_settings", {})}
+    given = {**methods.flat(setup.method_settings), **methods.flat(changes.get("method_settings", {}))}
     setup = complete(replace(setup, method_settings=given), row, changes.get("distill_weight"))
     for name in BY_METHOD:
         if isinstance(changes.get(name), dict):
