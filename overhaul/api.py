@@ -155,10 +155,10 @@ def models() -> list[dict]:
 def methods(*, setup: str = "cifar_c") -> list[dict]:
     """The methods, as their classes tell them, and their usual values in a setup.
 
-    Each: {"method", "about", "paper": its fields or None, "compares", "needs": "features", "logits" or None, "labels":
-    "any" or "class numbers", "label_weight", "distill_weight": None where none is known, "ramp_epochs", "teacher_norm",
-    "settings", "switched": what a setting that is true has in place of them, "learned_parameters" beside the student,
-    thrown away afterwards, "without": why a method cannot be had for the setup's networks}.
+    Each: {"method", "about", "paper": its fields or None, "compares", "needs": "features", "logits", "embedding" or
+    None, "labels": "any" or "class numbers", "label_weight", "distill_weight": None where none is known, "ramp_epochs",
+    "teacher_norm", "settings", "switched": what a setting that is true has in place of them, "learned_parameters"
+    beside the student, thrown away afterwards, "without": why a method cannot be had for the setup's networks}.
 
     Args:
         setup: whose networks and usual values

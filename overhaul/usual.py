@@ -10,6 +10,11 @@ HIDDEN = ("name", "published", "like")  # of a Setup's fields: what a row is, an
 OF_METHOD = (*BY_METHOD, "label_weight")
 
 
+def is_of_method(entry: str) -> bool:
+    """Whether an entry of --config, by its flat name, is the method, a setting of it or what it weighs."""
+    return entry.split(".")[0] in ("method", *OF_METHOD)
+
+
 def as_entries(setup: Setup) -> dict:
     """Its fields as entries of --config and plain values; a method's settings as their flags are called."""
     found = {name: each for name, each in asdict(setup).items() if name not in HIDDEN}

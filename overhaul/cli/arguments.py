@@ -16,7 +16,7 @@ from overhaul.cli.values import NO_YAML, Reader, accept, of_origin
 from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS, get
 from overhaul.system.messages import UserError, nearest
-from overhaul.usual import OF_METHOD, as_entries
+from overhaul.usual import as_entries, is_of_method
 
 ONLY_FLAGS = ("config", "print_config")  # no entries of a --config file
 
@@ -118,7 +118,7 @@ def of_one_method(sources: list[dict]) -> list[dict]:
     last = next((source[METHOD] for source in reversed(sources) if METHOD in source), None)
     others = [source.get(METHOD, last) != last for source in sources]
     return [
-        {name: each for name, each in source.items() if not other or name.split(".")[0] not in (METHOD, *OF_METHOD)}
+        {name: each for name, each in source.items() if not (other and is_of_method(name))}
         for source, other in zip(sources, others, strict=True)
     ]
 
