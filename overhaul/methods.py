@@ -1,7 +1,7 @@
 """What is asked of methods: a name or a sum of them, their settings, and what is usual in a setup; without torch."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from overhaul import catalogue
@@ -73,7 +73,7 @@ def owner_of(method: str, key: str) -> tuple[str, str]:
         ways = " or ".join(f"--method.{part}.{name}" for part in owners)
         raise UserError(f"--method.{name} is a setting of {' and of '.join(owners)}: say which, {ways}")
     others = having(name)
-    elsewhere = f", but of {', '.join(others)}" if others and other_than(others, method) else ""
+    elsewhere = f", but of {', '.join(others)}" if others and not {*others} & {*own} else ""
     valid = [each if len(own) == 1 else f"{part}.{each}" for part in own for each in own[part]]
     has = f"it has {', '.join(valid)}" if valid else "it has none"
     raise UserError(f"--method.{key} is no setting of {method}{elsewhere}{nearest(str(key), valid)}; {has}")
@@ -82,10 +82,6 @@ def owner_of(method: str, key: str) -> tuple[str, str]:
 def having(setting: str) -> list[str]:
     """The methods that have a setting of that name."""
     return [name for name in catalogue.methods() if setting in catalogue.method(name).settings]
-
-
-def other_than(names: Iterable[str], method: str) -> bool:
-    return not {*names} & {*parts(method)}
 
 
 def fitted(what: str, kind: type, value: Any) -> Any:
