@@ -6,7 +6,7 @@ They return values and print nothing. What the user can mend is raised as a User
 from typing import TYPE_CHECKING
 
 from overhaul import listing
-from overhaul.methods import needs
+from overhaul.methods import check, needs, parts, usual
 from overhaul.nets import Net, named
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
@@ -106,7 +106,11 @@ def bench(
     if steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
     row, run = get(setup), Run(mixed_precision=mixed_precision, compile=compile)
-    row = settings(row, {"method": method})[0] if method else row
+    if method is not None:
+        check(method)
+        usuals = {name: usual(name, row.like, row.name, {}) for name in parts(method)}
+        unknown = [name for name in usuals if usuals[name].get("distill_weight", 0) is None]
+        row = settings(row, {"method": method, "distill_weight": dict.fromkeys(unknown, 1.0)})[0]  # any is as fast
     if row.student.is_any or (needs(row.method) and row.teacher is None):
         raise UserError(f"--setup {setup} does not name the networks that are to be timed: name another setup")
     from overhaul.bench import bench
@@ -151,10 +155,10 @@ def models() -> list[dict]:
 def methods(*, setup: str = "cifar_c") -> list[dict]:
     """The methods, as their classes tell them, and their usual values in a setup.
 
-    Each: {"method", "about", "paper": its fields or None, "compares", "needs": "features", "logits" or None, "labels":
-    "any" or "class numbers", "label_weight", "distill_weight": None where none is known, "ramp_epochs", "teacher_norm",
-    "settings", "switched": what a setting that is true has in place of them, "learned_parameters" beside the student,
-    thrown away afterwards, "without": why a method cannot be had for the setup's networks}.
+    Each: {"method", "about", "paper": its fields or None, "compares", "needs": "features", "logits", "embedding" or
+    None, "labels": "any" or "class numbers", "label_weight", "distill_weight": None where none is known, "ramp_epochs",
+    "teacher_norm", "settings", "switched": what a setting that is true has in place of them, "learned_parameters"
+    beside the student, thrown away afterwards, "without": why a method cannot be had for the setup's networks}.
 
     Args:
         setup: whose networks and usual values

@@ -56,7 +56,7 @@ def method_lines(of: Components) -> list[str]:
     norms = setup.of_methods("teacher_norm")
     for name, part, norm in zip(setup.methods, distill.parts(of.method), norms, strict=True):
         weight = weight_words(setup, name, part.scale(images), images)
-        teacher = f"teacher on {norm} statistics" if len({*norms}) > 1 else ""
+        teacher = f"teacher on {norm} statistics" if len({*norms}) > 1 or norm != part.teacher_norm else ""
         told = part.compares, weight, settings[name] and plain(settings[name]), teacher
         lines.append(f"  {name:10} {'; '.join(filter(None, told))}")
     return lines

@@ -92,8 +92,8 @@ def test_a_run_with_another_setting_is_another_run(digits_teacher, few_digits, t
         (["--method.standardize"], "method.standardize: False there, True here"),
         (["--method.standardize"], "distill_weight: 0.9 there, 9.0 here"),
         (["--label_weight", 1], "(label_weight: 0.1 there, 1.0 here)"),
-        (["--method", "dkd"], "method: kd there, dkd here"),
-        (["--method", "overhaul+kd"], "method: kd there, overhaul+kd here"),
+        (["--method", "dkd"], "(method: kd there, dkd here)"),
+        (["--method", "overhaul+kd"], "(method: kd there, overhaul+kd here)"),
     ):
         refused(command(*run, *more), "belongs to another configuration", words)
     assert "resumed after epoch 1" in command(*run, "--resume_with", "epochs=2").out

@@ -36,6 +36,8 @@ def test_a_method_that_compares_logits(plan):
         "  kd         class probabilities; weight 0.9; temperature 2, standardize false",
     ]
     assert re.search(r"1st batch  distillation loss [\d.]+ with its weight, cross-entropy 0\.2\d+ with its own\n", out)
+    lines, _ = plan("--method", "kd", "--teacher_norm", "batch")
+    assert lines[1].endswith("; temperature 4, standardize false; teacher on batch statistics")
 
 
 def test_a_method_that_learns_and_a_ramp_that_is_longer_than_the_run(plan):

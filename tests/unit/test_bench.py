@@ -8,7 +8,7 @@ import torch
 from support.plain_step import make_plain_step
 from support.runs import refused
 
-from overhaul import bench
+from overhaul import api, bench
 from overhaul.options import Run
 from overhaul.setups import SETUPS
 
@@ -97,11 +97,15 @@ def test_a_benchmark_of_encoded_images(overhaul, monkeypatch):
         (["--stpes", "3"], ["did you mean --steps?"]),
         (["--method", "kdd"], ["'kdd' is not known", "did you mean kd?"]),
         (["--setup", "digits_teacher", "--method", "kd"], ["digits_teacher does not name the networks"]),
-        (["--setup", "imagenet_b", "--method", "sp"], ["no weight of sp is known"]),
     ],
 )
 def test_wrong_values_are_one_line(overhaul, arguments, words):
     refused(overhaul("bench", *arguments), *words)
+
+
+def test_a_method_without_a_known_weight_is_timed_too(monkeypatch):
+    monkeypatch.setattr(bench, "bench", lambda row, *_: row.distill_weight)
+    assert api.bench(setup="imagenet_b", method="sp+reviewkd") == {"sp": 1, "reviewkd": 8}
 
 
 def test_a_batch_of_another_size_is_refused():

@@ -108,6 +108,21 @@ def test_yaml_and_flags_say_the_same(tmp_path, text, said):
     assert setup_of("cifar_c", f"--config {tmp_path / 'run.yaml'}") == setup_of("cifar_c", said)
 
 
+def test_a_file_of_another_method_says_nothing_of_this_one(tmp_path, capsys):
+    """But what names no method is of whichever there is."""
+    said = ["--setup", "cifar_c", "--method", "kd", "--method.temperature", "3", "--epochs", "7"]
+    with pytest.raises(SystemExit):
+        parse_training([*said, "--print_config"])
+    (tmp_path / "kd.yaml").write_text(capsys.readouterr().out)
+    (tmp_path / "weight.yaml").write_text("distill_weight: 5\n")
+    of_kd, weight = (f"--config {tmp_path / name}" for name in ("kd.yaml", "weight.yaml"))
+    assert of_method("cifar_c", f"{of_kd} --method dkd") == of_method("cifar_c", "--method dkd")
+    assert setup_of("cifar_c", f"{of_kd} --method dkd").epochs == 7
+    assert setup_of("cifar_c", f"{of_kd} --method kd") == setup_of("cifar_c", of_kd)
+    assert setup_of("cifar_c", f"--method at --distill_weight 2 {of_kd}") == setup_of("cifar_c", of_kd)
+    assert setup_of("cifar_c", f"{of_kd} {weight} --method at").distill_weight == 5
+
+
 def test_settings_in_python():
     for given in ({"temperature": 2}, {"kd.temperature": 2.0}, {"kd": {"temperature": 2}}):
         assert setup_of("cifar_c", method="kd", method_settings=given) == setup_of(
@@ -126,8 +141,29 @@ def test_settings_in_python():
         setup_of("cifar_c", method="fitnets", method_settings={"stage": 1.5})
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": ["overhaul", "kd"]}, "--method takes a name"),
+        ({"method": "kd", "method_settings": None}, "method_settings takes names and values"),
+        ({"method": "kd", "method_settings": ["temperature"]}, "method_settings takes names and values"),
+        ({"method": "kd", "temperature": 2}, "no setting temperature; a method's own go into method_settings"),
+        ({"method": "kd", "distill_weight": "2"}, "--distill_weight must be 0 or more and finite, not '2'"),
+        ({"method": "overhaul+kd", "distill_weight": {"kd": None}}, "--distill_weight must be"),
+        ({"method": "kd", "label_weight": True}, "--label_weight must be"),
+        ({"method": "kd", "ramp_epochs": 2.5}, "--ramp_epochs must be a whole number"),
+    ],
+)
+def test_wrong_values_in_python(given, words):
+    with pytest.raises(UserError, match=words):
+        settings("cifar_c", given)
+
+
 WRONG = [
     ("--method kd --method.temprature 2", "--method.temprature", "did you mean --method.temperature?"),
+    ("--method kd --alpha 2", "unknown flag --alpha (did you mean --method.alpha?)"),
+    ("--method kd --student.positions [fc]", "--student.positions would change nothing", "kd compares no maps"),
+    ("--method kd+rkd --teacher.positions [fc]", "--teacher.positions would change nothing"),
     ("--method kd --method.beta 2", "--method.beta is no setting of kd, but of dist, dkd", "temperature, standardize"),
     ("--method kd --method.dkd.beta 2", "--method.dkd.beta is no setting of kd"),
     ("--method.temperature 2", "--method.temperature is no setting of overhaul", "it has none"),
