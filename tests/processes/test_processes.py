@@ -208,3 +208,22 @@ def test_independent_processes_are_refused(tmp_path):
     result = launch(2, *arguments, launcher=TORCHRUN, script=[script])
     assert result.returncode != 0 and "2 processes were launched, but each would train alone" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_gradients_of_compiled_networks_travel_beside_the_backward_pass(ranks):
+    """Dynamo cuts what is compiled inside DistributedDataParallel where that sends."""
+    done = ["backward", "sent", "backward", "sent"]
+    assert ranks("support.between:backward_and_exchanges") == [done, done]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_compiled_networks_as_plain_ones(ranks, few_digits, tmp_path, overhaul):
+    losses = []
+    for compile in ("no", "default"):
+        run = teaching("--batch_size", 16, "--data_path", few_digits, "--output_dir", tmp_path / compile)
+        results = ranks("support.runs:command", "train", *run, "--compile", compile)
+        assert [each.status for each in results] == [0, 0], results
+        losses.append(lines_of(tmp_path / compile)[0]["loss"])
+        evaluated = overhaul("evaluate", tmp_path / compile, "--data", "digits", "--json")
+        assert evaluated.status == 0, evaluated.err
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1]
