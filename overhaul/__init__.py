@@ -9,7 +9,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overhaul.api import bench, evaluate, export, inspect, load, models, predict, prepare, pull, push, setups, train
+    from overhaul.api import (
+        bench,
+        evaluate,
+        export,
+        inspect,
+        load,
+        methods,
+        models,
+        predict,
+        prepare,
+        pull,
+        push,
+        setups,
+        train,
+    )
     from overhaul.system.messages import UserError
 
 __all__ = [
@@ -20,6 +34,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "methods",
     "models",
     "predict",
     "prepare",
@@ -58,7 +73,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "distill", "models", "setups"):
+    if name in ("bench", "distill", "methods", "models", "setups"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

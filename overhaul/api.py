@@ -6,6 +6,7 @@ They return values and print nothing. What the user can mend is raised as a User
 from typing import TYPE_CHECKING
 
 from overhaul import listing
+from overhaul.methods import check, needs, parts, usual
 from overhaul.nets import Net, named
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "methods",
     "models",
     "predict",
     "prepare",
@@ -85,6 +87,7 @@ def prepare(
 def bench(
     *,
     setup: str = "cifar_c",
+    method: str | None = None,
     mixed_precision: Precision = "no",
     compile: Compile = "no",
     batch_size: int | None = None,
@@ -94,6 +97,7 @@ def bench(
 
     Args:
         setup: whose networks and batch size
+        method: in place of the setup's own, with its usual settings there
         mixed_precision: no, bf16 or fp16 (a GPU)
         compile: no, default, max or graph
         batch_size: in place of the setup's own
@@ -101,9 +105,14 @@ def bench(
     """
     if steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
-    if get(setup).student.is_any:
-        raise UserError(f"--setup {setup} names no networks that could be timed: name another setup")
     row, run = get(setup), Run(mixed_precision=mixed_precision, compile=compile)
+    if method is not None:
+        check(method)
+        usuals = {name: usual(name, row.like, row.name, {}) for name in parts(method)}
+        unknown = [name for name in usuals if usuals[name].get("distill_weight", 0) is None]
+        row = settings(row, {"method": method, "distill_weight": dict.fromkeys(unknown, 1.0)})[0]  # any is as fast
+    if row.student.is_any or (needs(row.method) and row.teacher is None):
+        raise UserError(f"--setup {setup} does not name the networks that are to be timed: name another setup")
     from overhaul.bench import bench
 
     return bench(row, run, batch_size, steps)
@@ -141,6 +150,23 @@ def models() -> list[dict]:
     The number of classes is an argument of each, which is left to the data.
     """
     return listing.models()
+
+
+def methods(*, setup: str = "cifar_c") -> list[dict]:
+    """The methods, as their classes tell them, and their usual values in a setup.
+
+    Each: {"method", "about", "paper": its fields or None, "compares", "needs": "features", "logits", "embedding" or
+    None, "labels": "any" or "class numbers", "label_weight", "distill_weight": None where none is known, "ramp_epochs",
+    "teacher_norm", "settings", "switched": what a setting that is true has in place of them, "learned_parameters"
+    beside the student, thrown away afterwards, "without": why a method cannot be had for the setup's networks}.
+
+    Args:
+        setup: whose networks and usual values
+    """
+    row = get(setup)
+    from overhaul.inspection import methods
+
+    return methods(row)
 
 
 @takes(Net, hidden=("weights", "mean", "std", "image_size"))

@@ -24,7 +24,7 @@ from overhaul.training.build import check_shares, start_accelerator
 from overhaul.training.graph import graphed
 from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
 from overhaul.training.progress import peak_memory
-from overhaul.training.teaching import autocast, compiled, low_precision, needed
+from overhaul.training.teaching import autocast, compiled, low_precision
 
 WARM_UP = 2  # steps that are not timed
 LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads
@@ -53,7 +53,7 @@ class Trial:
         ready = make_ready(self.method, self.teacher, self.setup, run, self.accelerator)
         self.model, self.optimizer, self.teacher_forward = ready
         self.model.train()
-        self.student_stages = compiled(needed(self.method.student, distill.parts(self.method)), run.compile)
+        self.student_stages = compiled(distill.needed(self.method.student, distill.parts(self.method)), run.compile)
         self.loss = compiled(self.method.loss, run.compile)
         self.weight = distill_weights(self.method, self.setup, self.setup.epochs, self.setup.batch_size)
         self.take = graphed(self.body, run.compile)
@@ -209,10 +209,10 @@ def operations(setup: Setup) -> int:
     with torch.no_grad():
         if teacher:
             with FlopCounterMode(display=False) as counter:
-                stages = needed(teacher, distill.parts(method))(to_size(images, setup.teacher.image_size))
+                stages = distill.needed(teacher, distill.parts(method))(to_size(images, setup.teacher.image_size))
             counts.append(counter.get_total_flops() * len({*setup.of_methods("teacher_norm")}))
         with FlopCounterMode(display=False) as counter:
-            method(images, stages, torch.zeros(2, dtype=torch.int64))
+            method(images, stages, torch.zeros(len(images), dtype=torch.int64))
     return (sum(counts) + 3 * counter.get_total_flops()) // len(images)
 
 

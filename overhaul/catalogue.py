@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from overhaul.system.signatures import helps_in
+
 PACKAGE = Path(__file__).parent
 
 
@@ -22,12 +24,13 @@ def methods() -> tuple[str, ...]:
 
 
 class Method(NamedTuple):
-    """What a method says of itself, see distill.Distiller; settings: types and CIFAR's values by name; about: two
-    sentences; paper: the fields of distill.Paper, or None."""
+    """What a method says of itself, see distill.Distiller; settings: types and CIFAR's values by name, helps: what they
+    are; about: two sentences; paper: the fields of distill.Paper, or None."""
 
     name: str
     about: str
     settings: dict[str, tuple[type, Any]]
+    helps: dict[str, str]
     compares: str = ""
     paper: dict | None = None
     needs: str | None = "features"
@@ -45,9 +48,11 @@ def method(name: str) -> Method:
     lines = lineage(module, named_in(module, "Method"))
     said = {key: value for each in reversed(lines) for key, value in literals(each).items()}
     told = {key: said[key] for key in Method._fields if key in said}
-    about = (ast.get_docstring(lines[0]) or "").split("\n\n")[0]
+    docs = [ast.get_docstring(each) or "" for each in lines]
+    helps = {key: text for doc in reversed(docs) for key, text in helps_in(doc).items()}
     taken = next((each for line in lines for each in line.body if getattr(each, "name", "") == "__init__"), None)
-    return Method(name=name, about=" ".join(about.split()), settings=settings_of(taken), **told)
+    about = " ".join(docs[0].split("\n\n")[0].split())
+    return Method(name=name, about=about, settings=settings_of(taken), helps=helps, **told)
 
 
 def lineage(module: ast.Module, of: ast.ClassDef) -> list[ast.ClassDef]:

@@ -1,9 +1,11 @@
-"""What would be compared between two networks, or what one has to compare: without data, training or weights."""
+"""What would be compared between two networks and learned for it, or what one has: without data or training."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from overhaul import hub, models
+import torch
+
+from overhaul import distill, hub, listing, models
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.libraries import images_of
@@ -62,3 +64,22 @@ def made(net: Net, image_size: int | None) -> tuple[Backbone, int]:
 
 def summary(net: Net, network: Backbone, size: int) -> dict:
     return {"network": net.weights or str(net), "parameters": models.parameters(network), "image_size": size}
+
+
+def methods(row: Setup) -> list[dict]:
+    """See api.methods."""
+    nets = [net if net and not net.is_any else None for net in (row.student, row.teacher)]
+    networks = [net and models.outline(net, net.image_size or row.image_size) for net in nets]
+    return [each | learned(each, row, *networks) for each in listing.methods(row)]
+
+
+def learned(told: dict, row: Setup, student: Backbone | None, teacher: Backbone | None) -> dict:
+    """How many numbers a method learns beside the student, or None and why it cannot be had for the two."""
+    try:
+        if student is None or (teacher is None and told["needs"]):
+            raise UserError(f"{row.name} does not name both networks")
+        with torch.device("meta"):
+            made = distill.make(told["method"], student, teacher, {told["method"]: told["settings"]})
+    except UserError as error:
+        return {"learned_parameters": None, "without": str(error)}
+    return {"learned_parameters": models.parameters(made.connectors), "without": None}

@@ -1,8 +1,9 @@
-"""What there is to choose from, as plain data: the rows of SETUPS and the network families; without torch."""
+"""What there is to choose from, as plain data: the rows of SETUPS, networks and methods; without torch."""
 
 from dataclasses import asdict, fields
 
 from overhaul import catalogue
+from overhaul.methods import usual
 from overhaul.options import default_folder
 from overhaul.recipe import Net, Setup
 from overhaul.setups import (
@@ -100,3 +101,26 @@ def example(family: str) -> dict | None:
     """The arguments of the first network of a family in SETUPS."""
     nets = (net for row in SETUPS.values() for net in (row.student, row.teacher) if net)
     return next((net.arguments for net in nets if net.family == family), None)
+
+
+def methods(row: Setup) -> list[dict]:
+    """See api.methods, but for what is learned."""
+    return [method(catalogue.method(name), row) for name in catalogue.methods()]
+
+
+def method(told: catalogue.Method, row: Setup) -> dict:
+    """What a method says of itself, and its usual values in a row."""
+    values = {"distill_weight": row.distill_weight} | usual(told.name, row.like, row.name, {})
+    weights = ("label_weight", "distill_weight", "ramp_epochs", "teacher_norm")
+    switches = [name for name, (kind, _) in told.settings.items() if kind is bool and name in told.defaults]
+    return {
+        "method": told.name,
+        "about": told.about,
+        "paper": told.paper,
+        "compares": told.compares,
+        "needs": told.needs,
+        "labels": "class numbers" if told.hard_labels else "any",
+        **({name: values[name] for name in weights} if told.needs else dict.fromkeys(weights)),
+        "settings": {name: values[name] for name in told.settings},
+        "switched": {name: told.defaults[name] for name in switches},
+    }

@@ -1,7 +1,7 @@
 """What is asked of methods: a name or a sum of them, their settings, and what is usual in a setup; without torch."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from overhaul import catalogue
@@ -17,6 +17,8 @@ def parts(method: str) -> tuple[str, ...]:
 
 def check(method: str) -> None:
     """UserError for a method that is not known, or a sum that is none."""
+    if not isinstance(method, str):
+        raise UserError(f"--method takes a name, or several as in overhaul+kd, not {method!r}")
     names = parts(method)
     for name in names:
         choose("--method", name, catalogue.methods())
@@ -44,7 +46,16 @@ def settings(method: str, given: Mapping) -> dict[str, dict]:
     return {name: values for name, values in found.items() if values}
 
 
+def filled(method: str, given: Mapping[str, dict]) -> dict[str, dict]:
+    """All settings of the methods, by method: those given, and else CIFAR's, which the classes have."""
+    usual = {name: catalogue.method(name).settings for name in parts(method)}
+    return {name: {key: each for key, (_, each) in usual[name].items()} | given.get(name, {}) for name in usual}
+
+
 def flat(given: Mapping) -> dict[str, Any]:
+    """Settings by their flat names, see settings; UserError for what is no mapping."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"method_settings takes names and values, as in {{'temperature': 2}}, not {given!r}")
     found = {}
     for key, value in given.items():
         found |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, Mapping) else {key: value}
@@ -61,29 +72,34 @@ def owner_of(method: str, key: str) -> tuple[str, str]:
     if owners:
         ways = " or ".join(f"--method.{part}.{name}" for part in owners)
         raise UserError(f"--method.{name} is a setting of {' and of '.join(owners)}: say which, {ways}")
-    others = [other for other in catalogue.methods() if name in catalogue.method(other).settings]
-    elsewhere = f", but of {', '.join(others)}" if others and other_than(others, method) else ""
+    others = having(name)
+    elsewhere = f", but of {', '.join(others)}" if others and not {*others} & {*own} else ""
     valid = [each if len(own) == 1 else f"{part}.{each}" for part in own for each in own[part]]
     has = f"it has {', '.join(valid)}" if valid else "it has none"
     raise UserError(f"--method.{key} is no setting of {method}{elsewhere}{nearest(str(key), valid)}; {has}")
 
 
-def other_than(names: Iterable[str], method: str) -> bool:
-    return not {*names} & {*parts(method)}
+def having(setting: str) -> list[str]:
+    """The methods that have a setting of that name."""
+    return [name for name in catalogue.methods() if setting in catalogue.method(name).settings]
 
 
 def fitted(what: str, kind: type, value: Any) -> Any:
     """The value as a setting has it; UserError where it is of another type, or no number to compute with."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = is_number(value)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and is_number and value == int(value if math.isfinite(value) else 0.5):
+    if kind is int and number and value == int(value if math.isfinite(value) else 0.5):
         return int(value)
     least = "above 0" if what.endswith("temperature") else "0 or more"
-    if kind is float and is_number and (0 < value < 1e30 or (value == 0 and least != "above 0")):
+    if kind is float and number and (0 < value < 1e30 or (value == 0 and least != "above 0")):
         return float(value)
     words = {bool: "true or false", int: "a whole number", float: f"a number, finite and {least}"}
     raise UserError(f"{what} takes {words[kind]}, not {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def alone_or_by(what: str, method: str, value: Any) -> Any:

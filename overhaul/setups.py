@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from overhaul import methods
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
 from overhaul.system.messages import UserError, check_source, choose, nearest
@@ -23,7 +24,8 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
     recipes = [field.name for field in fields(Setup) if field.name not in HIDDEN]
     runs = [field.name for field in fields(Run)]
     if unknown := [name for name in changes if name not in (*recipes, *runs)]:
-        raise UserError(f"train has no setting {unknown[0]}{nearest(unknown[0], (*recipes, *runs))}")
+        hint = "; a method's own go into method_settings" if methods.having(unknown[0]) else ""
+        raise UserError(f"train has no setting {unknown[0]}{hint or nearest(unknown[0], (*recipes, *runs))}")
     recipe = {name: changes[name] for name in recipes if name in changes}
     for role in ("teacher", "student"):
         if not isinstance(recipe.get(role), (Net, type(None))):
@@ -61,8 +63,10 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     if setup.data == "digits" and not run.data_path:
         columns = ("image_column", "label_column", "class_names", "skip_broken", "test_resize", "num_classes")
         idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
-    if setup.method == "original" and setup.student.positions:
-        raise UserError("--student.positions would change nothing: --method original trains the student alone")
+    for role in ("student", "teacher") if "features" not in methods.needs(setup.method) else ():
+        if (net := getattr(setup, role)) and net.positions:
+            why = "trains the student alone" if setup.method == "original" else "compares no maps"
+            raise UserError(f"--{role}.positions would change nothing: --method {setup.method} {why}")
     for name, reason in idle.items():
         asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
         if getattr(asked, name) and getattr(asked, name) != getattr(usual, name):

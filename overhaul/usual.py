@@ -10,6 +10,11 @@ HIDDEN = ("name", "published", "like")  # of a Setup's fields: what a row is, an
 OF_METHOD = (*BY_METHOD, "label_weight")
 
 
+def is_of_method(entry: str) -> bool:
+    """Whether an entry of --config, by its flat name, is the method, a setting of it or what it weighs."""
+    return entry.split(".")[0] in ("method", *OF_METHOD)
+
+
 def as_entries(setup: Setup) -> dict:
     """Its fields as entries of --config and plain values; a method's settings as their flags are called."""
     found = {name: each for name, each in asdict(setup).items() if name not in HIDDEN}
@@ -24,7 +29,7 @@ def changed(setup: Setup, row: Setup, changes: dict) -> Setup:
     method = changes.get("method", setup.method)
     if method != setup.method:
         setup = replace(setup, method=method, method_settings={}, **{each: getattr(row, each) for each in OF_METHOD})
-    given = {**methods.flat(setup.method_settings), **changes.get("method_settings", {})}
+    given = {**methods.flat(setup.method_settings), **methods.flat(changes.get("method_settings", {}))}
     setup = complete(replace(setup, method_settings=given), row, changes.get("distill_weight"))
     for name in BY_METHOD:
         if isinstance(changes.get(name), dict):

@@ -16,7 +16,7 @@ from overhaul.cli.values import NO_YAML, Reader, accept, of_origin
 from overhaul.recipe import Net, Setup
 from overhaul.setups import SETUPS, get
 from overhaul.system.messages import UserError, nearest
-from overhaul.usual import as_entries
+from overhaul.usual import as_entries, is_of_method
 
 ONLY_FLAGS = ("config", "print_config")  # no entries of a --config file
 
@@ -100,7 +100,7 @@ def names_student(names: Iterable[str]) -> bool:
 
 def changes(row: Setup, sources: list[dict]) -> dict:
     """A row's name and what the sources, the later before the earlier, would have in place of its values."""
-    values = {}
+    values, sources = {}, of_one_method(sources)
     for name, each in (entry for source in sources for entry in source.items()):
         head, _, rest = name.partition(".")
         head = SETTINGS if rest and head == METHOD else head
@@ -111,6 +111,16 @@ def changes(row: Setup, sources: list[dict]) -> dict:
         if any(is_of(role, name) for source in sources for name in source):
             values[role] = network(role, getattr(row, role), sources)
     return {**values, "setup": row.name}
+
+
+def of_one_method(sources: list[dict]) -> list[dict]:
+    """The sources without what is said, beside another method than the last one, of that method."""
+    last = next((source[METHOD] for source in reversed(sources) if METHOD in source), None)
+    others = [source.get(METHOD, last) != last for source in sources]
+    return [
+        {name: each for name, each in source.items() if not (other and is_of_method(name))}
+        for source, other in zip(sources, others, strict=True)
+    ]
 
 
 def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:

@@ -1,21 +1,21 @@
 """What `--help` says of a command: an example first, then its flags in groups, in plain words."""
 
 import inspect
-import re
 import shutil
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any, Literal, get_args
 
-from overhaul import api
+from overhaul import api, catalogue, methods
 from overhaul.cli.arguments import names_student
-from overhaul.cli.flags import ROLES, flags_of, training_flags
+from overhaul.cli.flags import METHOD, ROLES, flags_of, training_flags
 from overhaul.cli.values import is_names, is_switch, kinds_of, of_origin
 from overhaul.options import DataOptions, Run
-from overhaul.recipe import Net
+from overhaul.recipe import BY_METHOD, Net
 from overhaul.setups import HIDDEN, SETUPS, get
 from overhaul.system.messages import UserError
+from overhaul.system.signatures import helps_in
 
 NONE = inspect.Parameter.empty
 INDENT = 27  # columns before a flag's help
@@ -23,6 +23,8 @@ OWN = {
     "setup": f"a row of `overhaul setups`: {', '.join(SETUPS)}; own where a student is named and no setup",
     "config": "a YAML file of these settings, as --print_config writes it; what stands later on the line counts",
     "print_config": "write all settings as YAML and stop",
+    "method": "how the student is taught, see `overhaul methods`: overhaul, original (the student alone), another, or "
+    "several summed up, as in overhaul+kd, with --distill_weight.kd, and --method.kd.temperature where two have one",
     "json": "print JSON",
     **{f"{role}.kwargs": f"the family's arguments, or one of them: --{role}.kwargs.depth 16" for role in ROLES},
 }
@@ -55,11 +57,14 @@ def of_command(function: Callable, command: str, words: str, examples: tuple[str
 def of_training(argv: list[str], words: str, examples: tuple[str, ...]) -> str:
     """The help of `overhaul train`, with the values of the setup that is named."""
     kinds, setup = training_flags().kinds, setup_in(argv)
-    helps = helps_of(api.train) | helps_of_nets() | OWN
+    helps = helps_of(api.train) | helps_of_nets() | helps_of_settings(setup) | OWN
     values, titles = values_of(setup), {}
     for name in kinds:
-        titles.setdefault(title_of(name), []).append(row(name, kinds[name], helps, values.get(name)))
-    whose = f"defaults are those of {setup}" if setup else "`--setup NAME --help` shows that setup's values"
+        if name.count(".") < 2 or not name.startswith(METHOD):
+            titles.setdefault(title_of(name), []).append(row(name, kinds[name], helps, values.get(name)))
+    whose = "`--setup NAME --help` shows that setup's values"
+    if setup:
+        whose = f"defaults are those of {setup}, whose method is {get(setup).method}"
     words = f"{words}. Flags change the setup; {whose}; `overhaul models` lists the networks"
     return page("usage: overhaul train [--setup NAME] [--FLAG VALUE ...]", words, examples, titles)
 
@@ -68,10 +73,31 @@ def helps_of_nets() -> dict[str, str]:
     return {f"{role}.{name}": text for role in ROLES for name, text in helps_of(Net).items()}
 
 
+def helps_of_settings(setup: str | None) -> dict[str, str]:
+    """What the settings of the methods are, whose, and what they are in a setup."""
+    texts = {}
+    for method, name in ((each, name) for each in catalogue.methods() for name in catalogue.method(each).settings):
+        text = catalogue.method(method).helps.get(name, "see its class")
+        value = methods.usual(method, get(setup).like, setup, {})[name] if setup else None
+        texts.setdefault(f"{METHOD}.{name}", {}).setdefault((text, value), []).append(method)
+    return {
+        flag: "; ".join(f"of {', '.join(names)}: {text}{default(value)}" for (text, value), names in each.items())
+        for flag, each in texts.items()
+    }
+
+
+def default(value: Any) -> str:
+    """What stands behind the help of a flag that has a value where it is not named."""
+    is_told = value is not None and value is not False and value is not NONE and value != {}
+    return f" (default: {as_typed(value)})" if is_told else ""
+
+
 def title_of(name: str) -> str:
     """The group of a flag of `overhaul train`."""
     if name.split(".")[0] in ROLES:
         return f"the {name.split('.')[0]}"
+    if name.split(".")[0] in (METHOD, "label_weight", *BY_METHOD):
+        return "the method"
     if name in OWN:
         return "the setup"
     if name in DataOptions.__dataclass_fields__:
@@ -103,14 +129,7 @@ def values_of(setup: str | None) -> dict[str, Any]:
 
 def helps_of(documented: Any) -> dict[str, str]:
     """What a docstring says under Args, by names."""
-    helps, name = {}, None
-    for line in inspect.getdoc(documented).partition("Args:\n")[2].splitlines():
-        if opened := re.match(r"    (\w+): (.*)", line):
-            name, text = opened.groups()
-            helps[name] = text
-        elif name and line.startswith(" " * 8):
-            helps[name] += f" {line.strip()}"
-    return helps
+    return helps_in(inspect.getdoc(documented))
 
 
 def placed(parameter: inspect.Parameter) -> str:
@@ -141,8 +160,7 @@ def metavar(name: str, kind: Any) -> str:
 def row(name: str, kind: Any, helps: dict[str, str], value: Any) -> tuple[str, str]:
     """A flag as it is typed, and what it does. value: what it has where it is not named."""
     usage = f"--{name}" if is_switch(kind) and value in (False, NONE) else f"--{name} {metavar(name, kind)}"
-    told = value is not None and value is not False and value is not NONE and value != {}
-    return usage, f"{helps[name]} (default: {as_typed(value)})" if told else helps[name]
+    return usage, f"{helps[name]}{default(value)}"
 
 
 def as_typed(value: Any) -> str:

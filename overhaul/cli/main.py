@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
-from overhaul.report import tables
+from overhaul.report import methods, tables
 from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
 from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
 
@@ -71,7 +71,7 @@ COMMANDS = {
     ),
     "bench": Command(
         "where a training step goes, and how near it comes to the machine's best; bench data: the images",
-        ("overhaul bench --setup cifar_c --mixed_precision bf16", "overhaul bench data"),
+        ("overhaul bench --setup cifar_c --mixed_precision bf16", "overhaul bench --method kd", "overhaul bench data"),
         tables.step_table,
         json="whole",
     ),
@@ -85,6 +85,12 @@ COMMANDS = {
         "the networks: our families with their arguments and sizes, and how all others are named",
         ("overhaul models", "overhaul models --json"),
         tables.families,
+        json="whole",
+    ),
+    "methods": Command(
+        "the methods: what each compares, what it learns, and its settings and weights in a setup",
+        ("overhaul methods", "overhaul methods --setup imagenet_b", "overhaul methods --json"),
+        methods.methods_text,
         json="whole",
     ),
     "inspect": Command(

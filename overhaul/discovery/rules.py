@@ -37,8 +37,16 @@ def find(network: nn.Module, image_size: int, names: tuple[str, ...] | None = No
     """
     graph = Graph(dry_run(network, image_size))
     features = [named(graph, each) for each in names] if names else stage_ends(graph)
-    is_layer = 0 < graph.last_weighted < len(graph.ops)
-    return Found(features, embedding(graph, graph.last_weighted) if is_layer else None)
+    return Found(features, embedding(graph, graph.last_weighted) if gives_logits(graph) else None)
+
+
+def gives_logits(graph: Graph) -> bool:
+    """Whether the last layer has a channel for each logit; that of prototypes, whose distances are taken, has not."""
+    last = graph.last_weighted
+    if not 0 < last < len(graph.ops):
+        return False
+    channels = 1 if graph.ops[last].kind == "conv" else -1
+    return graph.ops[last].shape[channels] == graph.ops[graph.trace.outputs[0]].shape[-1]
 
 
 def stage_ends(graph: Graph) -> list[Feature]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from overhaul import catalogue
-from overhaul.distill.distiller import Distiller, Exact, Paper
+from overhaul.distill.distiller import Distiller, Exact, Paper, needed
 from overhaul.distill.margins import margin, measured
 from overhaul.distill.method import as_teacher, mode_kept, teaching
 from overhaul.distill.overhaul import connector, partial_l2
@@ -34,6 +34,7 @@ __all__ = [
     "margin",
     "measured",
     "mode_kept",
+    "needed",
     "pairs",
     "partial_l2",
     "parts",

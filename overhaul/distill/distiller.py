@@ -1,5 +1,6 @@
 """What every method stands on: one pass of the student, a comparison in fp32, and what a method says of itself."""
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ class Distiller(nn.Module):
         teacher_stages: what the teacher gives of the same images. labels: [batch] class numbers, or [batch, classes]
         probabilities unless hard_labels. Raises UserError for a batch or labels that the method cannot do with.
         """
-        student = passed(self.student, images, self.needs == "features", self.embedded)
+        student = needed(self.student, [self])(images)
         return student.logits, self.loss(student, teacher_stages, labels)
 
     def loss(self, student: Stages | Embedded, teacher: Stages | Embedded, labels: Tensor | None = None) -> Tensor:
@@ -131,11 +132,13 @@ class Distiller(nn.Module):
         return 1.0
 
 
-def passed(network: nn.Module, images: Tensor, by_features: bool, embedded: bool) -> Stages | Embedded:
-    """One pass of a network, which gives what is asked for."""
-    if embedded and hasattr(network, "forward_embedded"):
-        return network.forward_embedded(images)
-    return network.forward_stages(images) if by_features or embedded else Stages(network(images), [])
+def needed(network: nn.Module, asking: Sequence[Distiller]) -> Callable[[Tensor], Stages | Embedded]:
+    """The pass of a network that gives what the methods ask for; without them logits and features."""
+    if any(each.embedded for each in asking):
+        return network.forward_embedded
+    if not asking or any(each.needs == "features" for each in asking):
+        return network.forward_stages
+    return lambda images: Stages(network(images), [])
 
 
 def detached(stages: Stages | Embedded) -> Stages | Embedded:

@@ -1,6 +1,7 @@
 """Overhaul: margin ReLU, connectors and partial L2 (Heo et al., ICCV 2019)."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from overhaul.distill.margins import closed
 from overhaul.distill.pairing import stage_weights
 from overhaul.distill.resizing import resized
 from overhaul.models import Backbone, Stages
-from overhaul.system.messages import UserError
+from overhaul.system.messages import UserError, innermost, warn_once
 
 PIECE, GPU_PIECE = {"cpu": 2**19}, 2**24  # elements of a map that the loss takes at once
 
@@ -26,7 +27,25 @@ def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
         raise UserError(f"student and teacher maps differ in shape: {list(student.shape)}, {list(teacher.shape)}")
     if torch.compiler.is_compiling():
         return differences(rows(student), rows(teacher.detach()), margin).square().sum() / len(student)
-    return FusedPartialL2.apply(student, teacher, margin)
+    return fused(student.device, student.dtype).apply(student, teacher, margin)
+
+
+@cache
+def fused(device: torch.device, dtype: torch.dtype) -> type[torch.autograd.Function]:
+    """How partial_l2 is computed of a student's map there: by a Triton kernel on NVIDIA GPUs, else piece by piece.
+
+    A small map shows whether Triton works, which needs a C compiler, among other things.
+    """
+    if device.type != "cuda" or torch.version.cuda is None or dtype == torch.float64:
+        return FusedPartialL2
+    try:
+        from overhaul.distill.triton_l2 import TritonPartialL2
+
+        TritonPartialL2.apply(*torch.ones(2, 1, 1, 1, 1, dtype=dtype, device=device), torch.ones(1, device=device))
+    except Exception as error:
+        warn_once(f"the distillation loss takes longer on this GPU, as Triton fails: {innermost(error)}")
+        return FusedPartialL2
+    return TritonPartialL2
 
 
 def rows(feature: Tensor) -> Tensor:
@@ -64,7 +83,7 @@ class FusedPartialL2(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
         (kept,) = ctx.saved_tensors
-        return kept * (gradient * (2 / len(kept))), None, None
+        return kept * (gradient * (2 / max(1, len(kept)))), None, None
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from overhaul.distill.distiller import passed
+from overhaul.distill.distiller import needed
 
 
 class Sum(nn.Module):
@@ -35,9 +35,7 @@ class Sum(nn.Module):
 
         teacher_stages: what the teacher gives of the same images; by the methods' names where its mode differs.
         """
-        parts = self.parts.values()
-        by_features, embedded = any(each.needs == "features" for each in parts), any(each.embedded for each in parts)
-        student = passed(self.student, images, by_features, embedded)
+        student = needed(self.student, list(self.parts.values()))(images)
         return student.logits, self.loss(student, teacher_stages, labels)
 
     def loss(self, student, teacher, labels: Tensor | None = None) -> Tensor:

@@ -3,25 +3,17 @@
 from pathlib import Path
 
 from overhaul.data.known import TITLES
+from overhaul.hub import taught
 from overhaul.hub.config import preprocessing
 from overhaul.hub.entries import library_of
 from overhaul.hub.markdown import LICENCES, escaped, licence_line, name_of, net_named, positions
 from overhaul.recipe import Preprocessing, Published
+from overhaul.report.tables import plain
 from overhaul.run.folder import best_line
 from overhaul.setups import SETUPS
 from overhaul.system.messages import millions
 
 TEMPLATE = Path(__file__).parent / "card.md"
-DISTILLED = (
-    "A comprehensive overhaul of feature distillation compares the feature maps of teacher and student before the ReLU "
-    "that ends each stage: the teacher's through a margin ReLU, which keeps its positive responses and cuts its "
-    "negative ones at their expected value, the student's through a 1x1 convolution that is thrown away afterwards. "
-    "Their partial L2 distance, which leaves alone where both are negative and the student lies lower, is added to the "
-    "cross-entropy."
-)
-ALONE = (
-    "The network was trained alone, with cross-entropy. It is a teacher, or what a distilled student is compared to."
-)
 
 
 def render(record: dict, metrics: list[dict], config: dict, repo: str, which: str, epochs: int) -> str:
@@ -54,7 +46,8 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
         epochs=epochs,
         seed=record["run"]["seed"],
         hardware=record["run"]["hardware"],
-        method=DISTILLED if teacher else ALONE,
+        method=taught.about(record),
+        citations=taught.citations(record),
         licence=licence_line(licence, student.get("started_from")),
         positions=positions(record),
         recipe=recipe(record),
@@ -127,9 +120,9 @@ def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:
         rows.append((f"teacher, {name_of(record['teacher'])}", 100 - record["teacher"]["test_top1"], None, "measured"))
     if record["published"]:
         paper = Published(**record["published"])
-        notes = {"teacher": "", "distilled": paper.models, "student alone": paper.models}
-        told = [row for row in paper.rows() if record["teacher"] or row[0] == "student alone"]
-        rows += [(f"published, {name}", one, five, notes[name]) for name, one, five in told]
+        theirs = [row for row in paper.rows(record["method"]) if record["teacher"] or row[0] == "student alone"]
+        notes = {"teacher": ""}
+        rows += [(f"published, {name}", one, five, notes.get(name, paper.models)) for name, one, five in theirs]
     return [
         {"name": name, "top1": f"{one:.2f}", "top5": "" if five is None else f"{five:.2f}", "note": note}
         for name, one, five, note in rows
@@ -152,12 +145,15 @@ def recipe(record: dict) -> list[tuple[str, str]]:
     rows["teacher's weights"] = source_of(record["teacher"])
     rows["student's first weights"] = source_of(record["student"].get("started_from"))
     rows |= {"training images": record["data"]["training_images"], "test images": record["data"]["test_images"]}
-    rows |= record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
+    rows |= taught.settings(record) | record["recipe"] | {key: value for key, value in run.items() if key != "hardware"}
     for change in record["changes_of_length"]:
         where = f"after epoch {change['after_epoch']}" + f" and {change['and_steps']} steps" * bool(change["and_steps"])
         rows[f"changed {where}"] = f"epochs from {change['epochs_before']} to {change['epochs']}"
     rows |= {f"version of {name}": version for name, version in record["versions"].items()}
-    return [(name, str(value).replace("|", " ")) for name, value in rows.items() if value is not None]
+    texts = {
+        name: plain(each) if isinstance(each, dict) else str(each) for name, each in rows.items() if each is not None
+    }
+    return [(name, text.replace("|", " ")) for name, text in texts.items()]
 
 
 def source_of(weights: dict | None) -> str | None:
@@ -180,7 +176,8 @@ def metadata(record: dict, line: dict, repo: str, library: str, licence: str):
         "dataset_revision": data["revision"],
         "metric_type": "accuracy",
     }
-    tags = ["overhaul", "knowledge-distillation", "feature-distillation"] if record["teacher"] else ["overhaul"]
+    tags = ["overhaul", *["knowledge-distillation"] * bool(record["teacher"])]
+    tags += ["feature-distillation"] * taught.by_features(record)
     return ModelCardData(
         **({"license": licence} if licence in LICENCES else {"license": "other", "license_name": licence}),
         library_name=library,

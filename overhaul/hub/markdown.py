@@ -6,6 +6,7 @@ from pathlib import Path
 from overhaul.hub.entries import library_of
 from overhaul.hub.students import UNKNOWN
 from overhaul.recipe import FUNCTION, Net
+from overhaul.report.tables import filled
 
 LICENCES = (  # by the names that the Hub gives them; any other is "other" there
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail"),
@@ -47,17 +48,19 @@ def licence_line(licence: str, started_from: dict | None) -> str:
     return f"The weights started from those of {source}, whose licence they have: {escaped(licence)}."
 
 
-def positions(record: dict) -> list[dict]:
-    """The rows of a table of the maps that were compared; none of a record of an earlier release."""
-    return [
-        {
-            "weight": f"{pair['weight']:.4g}",
-            "student": place(pair["student"]) + (", resized" if pair["student"].get("resized") else ""),
-            "teacher": place(pair["teacher"]),
-            "margin": escaped(str(pair["teacher"].get("margin") or "")),
-        }
+def positions(record: dict) -> list[tuple[str, ...]]:
+    """A table of the maps that were compared, under its head; none of a record of an earlier release."""
+    rows = [
+        (
+            pair.get("method", ""),
+            f"{pair['weight']:.4g}",
+            place(pair["student"]) + (", resized" if pair["student"].get("resized") else ""),
+            place(pair["teacher"]),
+            escaped(str(pair["teacher"].get("margin") or "")),
+        )
         for pair in record.get("positions") or []
     ]
+    return filled([("method", "weight", "student", "teacher", "margin"), *rows]) if rows else []
 
 
 def place(of: dict) -> str:

@@ -14,9 +14,11 @@ def draw(metrics: list[dict], title: str) -> bytes:
     def plot(axes, key: str, label: str) -> None:
         axes.plot(epochs, [line[key] for line in metrics], label=label, marker="." if len(epochs) < 20 else None)
 
-    plot(losses, "cross_entropy", "cross-entropy")
-    if any(line["distill_loss"] for line in metrics):
-        plot(losses, "distill_loss", "distillation, weighted")
+    apart = [key for key in metrics[0] if key.startswith("distill_loss.")]
+    is_distilled = any(line["distill_loss"] for line in metrics)
+    plot(losses, "cross_entropy", "cross-entropy, unweighted" if is_distilled else "cross-entropy")
+    for key in apart or ["distill_loss"] * is_distilled:
+        plot(losses, key, f"{key.partition('.')[2] or 'distillation'}, weighted")
     plot(accuracies, "train_top1", "training, top-1")
     plot(accuracies, "test_top1", "test, top-1")
     plot(accuracies, "test_top5", "test, top-5")

@@ -183,12 +183,18 @@ def inspected(result: dict, called: dict) -> str:
 def pairs_table(found: dict) -> str:
     """Pairs of maps; see training.positions.compared."""
     sides = ("teacher's map", "stride", "size", "before", "margin", "student's map", "stride", "size", "before")
-    rows = [("weight", *sides, "resized")]
+    rows = [("method", "weight", *sides, "resized")]
     for each in found["pairs"]:
         mine, theirs = each["student"], each["teacher"]
-        resized = "yes" if mine["resized"] else "no"
-        rows.append((f"{each['weight']:g}", *cells(theirs), theirs["margin"], *cells(mine), resized))
-    return "\n".join([text_table(rows), *found["notes"]])
+        resized, whose = "yes" if mine["resized"] else "no", each.get("method", "-")
+        rows.append((whose, f"{each['weight']:g}", *cells(theirs), theirs["margin"], *cells(mine), resized))
+    return "\n".join([text_table(filled(rows)), *found["notes"]])
+
+
+def filled(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows under their head, without columns in which nothing stands."""
+    columns = [column for column in zip(*rows, strict=True) if {*column[1:]} - {"", "-"}]
+    return list(zip(*columns, strict=True))
 
 
 def maps_table(found: dict) -> str:

@@ -19,7 +19,7 @@ from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.system.files import write_text
 from overhaul.system.messages import UserError, launched, warn
-from overhaul.usual import as_entries
+from overhaul.usual import as_entries, is_of_method
 
 MAY_CHANGE = (
     "output_dir",
@@ -36,13 +36,7 @@ MAY_CHANGE = (
     "push_private",
 )  # between two starts of one run
 DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
-NOT_KEPT = (
-    "resume",
-    "resume_with",
-    "overwrite",
-    "dry_run",
-    "quiet",
-)  # how to start and what to show, not what the run is
+NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run", "quiet")  # how it starts and is shown, not what it is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"
@@ -212,9 +206,14 @@ def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
 
 
 def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = ()) -> None:
-    """UserError where two differ in what may not change, but for `besides`; what an old one lacks has its default."""
+    """UserError where two differ in what may not change, but for `besides`; what an old one lacks has its default.
+
+    Of another method its name alone is told.
+    """
     mine = flatten(mine)
     theirs = {key: DEFAULTS.get(key) for key in mine} | flatten(theirs)
+    if mine["method"] != theirs["method"]:
+        besides = (*besides, *(each for each in mine | theirs if is_of_method(each) and each != "method"))
     differing = [
         f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
         for key in mine | theirs

@@ -48,8 +48,9 @@ def choose(what: str, name: str, valid) -> str:
 
 
 def nearest(name: str, valid, cutoff: float = 0.4) -> str:
-    """The hint ` (did you mean X?)`, or nothing where no valid name is like it."""
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
+    """The hint ` (did you mean X?)`, or nothing where no valid name is like it or is it behind a dot."""
+    near = [each for each in valid if each.endswith(f".{name.strip('_')}")]
+    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -1,6 +1,7 @@
-"""Functions that show the fields of dataclasses as keyword arguments of their own."""
+"""Functions that show the fields of dataclasses as keyword arguments of their own, and what docstrings say of those."""
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 
@@ -42,3 +43,15 @@ def help_lines(of: type) -> list[str]:
     """What the docstrings of a dataclass, and of those that it extends, say under Args."""
     classes = [each for each in reversed(of.__mro__) if is_dataclass(each) and each.__doc__]
     return [line for each in classes for line in inspect.cleandoc(each.__doc__).partition("Args:\n")[2].splitlines()]
+
+
+def helps_in(doc: str) -> dict[str, str]:
+    """What a docstring without its indentation says under Args, by names."""
+    helps, name = {}, None
+    for line in doc.partition("Args:\n")[2].splitlines():
+        if opened := re.match(r"    (\w+): (.*)", line):
+            name, text = opened.groups()
+            helps[name] = text
+        elif name and line.startswith(" " * 8):
+            helps[name] += f" {line.strip()}"
+    return helps

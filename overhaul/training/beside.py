@@ -9,11 +9,9 @@ from overhaul.run.folder import RunFolder, configuration, flatten
 from overhaul.system.messages import UserError
 from overhaul.training.build import Components
 from overhaul.training.networks import weights_to_try
+from overhaul.usual import OF_METHOD
 
-BESIDES = (  # fields of a setup that may differ
-    *("name", "published", "data", "num_classes", "teacher"),
-    *("method", "method_settings", "like", "label_weight", "distill_weight", "ramp_epochs", "teacher_norm"),
-)
+BESIDES = ("name", "published", "data", "num_classes", "teacher", "method", "like", *OF_METHOD)  # that may differ
 OF_STUDENT = ("positions", "weights", "key", "mean", "std", "image_size")  # of its weights the checksum is compared
 PATIENCE = 3  # epochs
 

@@ -17,7 +17,7 @@ from overhaul.nets import advice, is_foreign
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
-from overhaul.setups import SETUPS, resolve, teacher_setup
+from overhaul.setups import resolve, teacher_setup
 from overhaul.system.accelerator import keep_memory, start
 from overhaul.system.messages import UserError
 from overhaul.training import graph, networks, pretrained
@@ -25,7 +25,6 @@ from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import make_ready, warm_up_ddp
 from overhaul.training.positions import compared
 from overhaul.training.teaching import TeacherForward
-from overhaul.usual import complete
 
 
 @dataclass(kw_only=True)
@@ -93,7 +92,6 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     accelerator = start_accelerator(run, folder)
     keep_memory(accelerator.device)
     check_shares(setup, run, accelerator)
-    setup = complete(setup, SETUPS.get(setup.name, setup))
     check_networks(setup)
     taught = bool(methods.needs(setup.method))
     named, far = setup, taught and not Path(setup.teacher.weights).expanduser().exists()

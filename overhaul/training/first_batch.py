@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overhaul.recipe import Setup
 from overhaul.system.processes import reduced
 from overhaul.training.build import Components
 from overhaul.training.optimisation import distill_weights
@@ -92,16 +93,20 @@ def random_numbers_kept(device: torch.device) -> Iterator[None]:
         np.random.set_state(of_numpy)
 
 
-def first_batch_lines(found: dict) -> str:
+def first_batch_lines(found: dict, setup: Setup) -> str:
     """For people; no verdict, as none is known."""
 
     def shown(value: float | None) -> str:
         return "no finite number" if value is None else f"{value:.3g}"
 
-    stages = f"stage losses {', '.join(map(shown, found['stage_losses']))}, " if found["stage_losses"] else ""
+    losses, stages, methods = list(map(shown, found["stage_losses"])), "", ""
+    if len(setup.methods) > 1:
+        methods = f" ({', '.join(map(' '.join, zip(setup.methods, losses, strict=True)))})"
+    elif losses:
+        stages = f"stage losses {', '.join(losses)}, "
     return (
-        f"  1st batch  {stages}distillation loss {shown(found['distill_loss'])} with its weight, cross-entropy "
-        f"{shown(found['cross_entropy'])}\n"
+        f"  1st batch  {stages}distillation loss {shown(found['distill_loss'])}{methods} with its weight, "
+        f"cross-entropy {shown(found['cross_entropy'])}{' with its own' * (setup.label_weight != 1)}\n"
         f"             the gradient of the distillation loss is {shown(found['gradient_ratio'])} times the "
         f"cross-entropy's, in the parameters that both reach"
     )

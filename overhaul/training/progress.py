@@ -1,8 +1,7 @@
-"""What a person sees of a run: its plan, its pace, signs of life, a line an epoch, and its result."""
+"""What a person sees of a run under way: its pace, signs of life, a line an epoch, and its result."""
 
 import resource
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,15 +10,12 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from overhaul.models import parameters
 from overhaul.recipe import Setup
-from overhaul.report.tables import pairs_table
 from overhaul.run.state import State
-from overhaul.system.accelerator import Nobody, describe_devices, of_main
-from overhaul.system.messages import duration, millions
+from overhaul.system.accelerator import Nobody, of_main
+from overhaul.system.messages import duration
 from overhaul.system.preemption import StopSignal
 from overhaul.system.signs import Signs
-from overhaul.training.build import Components
 
 WARM_UP, MEASURED = 3, 8  # steps: those not timed, and the last one timed
 
@@ -48,7 +44,9 @@ class Progress:
 
     def show(self, means: dict, images_per_second: float) -> None:
         """The epoch's means so far."""
-        self.means = f"loss {means['loss']:.3f}, top-1 {means['train_top1']:.1f} %, {images_per_second:.0f} images/s"
+        apart = [f"{name} {each:.3f}" for key, each in means.items() if (name := key.partition("distill_loss.")[2])]
+        loss = " ".join([f"loss {means['loss']:.3f}", *([f"({', '.join(apart)})"] if apart else [])])
+        self.means = f"{loss}, top-1 {means['train_top1']:.1f} %, {images_per_second:.0f} images/s"
         self.signs.refresh()
 
     def words(self) -> str:
@@ -162,38 +160,6 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def header(of: Components, folder: Path) -> str:
-    """What is about to run, where, and its plan."""
-    setup, train, test = of.setup, of.train_loader, of.test_loader
-    left_out = [*getattr(train.images, "left_out", ()), *getattr(test.images, "left_out", ())]
-    tests = "an unknown number of" if test.expected is None else f"{test.expected:,}"
-    stream = "; a stream: shuffled within a buffer, and resumed approximately" if of.run.streaming else ""
-    return (
-        f"{setup.name}, {setup.method}: {len(train.images):,} training and {tests} test images"
-        f"{''.join(f', {each}, left out' for each in left_out)}{stream}; {describe_devices(of.accelerator)}; "
-        f"{folder}\n{plan(of)}"
-    )
-
-
-def plan(of: Components) -> str:
-    """Parameters of teacher, student and connectors, what is compared, and how the steps are made up."""
-    setup, world, steps = of.setup, of.accelerator.num_processes, len(of.train_loader)
-    networks = (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student))
-    lines = [
-        f"  {role:11}{net} ({millions(parameters(network))} parameters)" for role, net, network in networks if network
-    ]
-    if of.positions:
-        connectors = millions(parameters(of.method.connectors))
-        lines.append(f"  connectors {connectors} parameters, thrown away afterwards; what is compared:")
-        lines.append(textwrap.indent(pairs_table(of.positions), "    "))
-    parts = f" in {of.run.gradient_accumulation_steps} parts" if of.run.gradient_accumulation_steps > 1 else ""
-    lines.append(
-        f"  steps      {setup.epochs} epochs x {steps:,} = {setup.epochs * steps:,}, each of {setup.batch_size} images"
-        f" ({world} x {setup.batch_size // world}{parts})"
-    )
-    return "\n".join(lines)
-
-
 def resumed(state: State, processes: int) -> str:
     words = f"resumed {state.where}"
     if state.processes != processes:
@@ -213,6 +179,7 @@ def result_lines(setup: Setup, seed: int, final: dict, best: dict, folder: Path)
         f"{100 - best['test_top1']:.2f} %, {100 - best['test_top5']:.2f} % (best, epoch {best['epoch']})"
     ]
     if paper := setup.published:
-        errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in paper.rows())
+        rows = paper.rows(setup.method)
+        errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in rows)
         lines.append(f"published top-1{' / top-5' if paper.top5 else ''} error: {', '.join(errors)} ({paper.models})")
     return "\n".join([*lines, f"final student: {folder / 'final'}   best student: {folder / 'best'}"])

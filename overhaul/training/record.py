@@ -9,6 +9,7 @@ from overhaul.data import sources
 from overhaul.data.known import folder_name, is_named, local_folder
 from overhaul.hub import Weights
 from overhaul.hub.entries import without_folder
+from overhaul.methods import filled
 from overhaul.models import parameters
 from overhaul.recipe import Net
 from overhaul.run.folder import best_line
@@ -17,7 +18,7 @@ from overhaul.system.accelerator import describe_devices
 from overhaul.training.build import Components
 
 PACKAGES = ("overhaul", "torch", "torchvision", "accelerate", "datasets", "huggingface-hub", "numpy")
-ELSEWHERE = ("name", "method", "data", "teacher", "student", "num_classes", "published")  # of a setup
+ELSEWHERE = ("name", "method", "method_settings", "data", "teacher", "student", "num_classes", "published", "like")
 HOW = (
     "seed",
     "gradient_accumulation_steps",
@@ -58,6 +59,7 @@ def make_record(of: Components, state: State) -> dict:
     return {
         "setup": setup.name,
         "method": setup.method,
+        "method_settings": filled(setup.method, setup.method_settings),
         "teacher": teacher,
         "student": {**describe(setup.student), **started_from(of.student_weights)},
         "data": describe_data(of),

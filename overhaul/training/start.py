@@ -16,7 +16,8 @@ from overhaul.training.build import Components
 from overhaul.training.margins import measure_margins
 from overhaul.training.metrics import Meter
 from overhaul.training.networks import positions
-from overhaul.training.progress import Pace, header, resumed, shown, start_progress
+from overhaul.training.plan import header
+from overhaul.training.progress import Pace, resumed, shown, start_progress
 from overhaul.training.record import make_record
 from overhaul.training.step import Step
 

@@ -78,8 +78,8 @@ def make_teacher_forward(
     asking: the methods that it is for, which tell what it gives; without them logits and features. first: of a step.
     """
     scale = shown.shift and [torch.tensor(each, device=accelerator.device)[:, None, None] for each in shown.shift]
-    precision, network = autocast(accelerator), compiled(needed(teacher, asking), compile)
-    order = None if shown.order is None else torch.tensor(shown.order, device=accelerator.device)
+    order = shown.order and torch.tensor(shown.order, device=accelerator.device)
+    precision, network = autocast(accelerator), compiled(distill.needed(teacher, asking), compile)
     for module in teacher.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(low_precision(accelerator))
@@ -93,15 +93,6 @@ def make_teacher_forward(
             return stages if order is None else stages._replace(logits=stages.logits.index_select(1, order))
 
     return teacher_forward
-
-
-def needed(network: Backbone, asking: Sequence[Distiller]) -> Callable[[Tensor], Taught]:
-    """What of a network gives what the methods ask for."""
-    if any(each.embedded for each in asking):
-        return network.forward_embedded
-    if not asking or any(each.needs == "features" for each in asking):
-        return network.forward_stages
-    return lambda images: Stages(network(images), [])
 
 
 def autocast(accelerator) -> torch.autocast:

@@ -86,7 +86,7 @@ class Trainer(Start):
     def look_at_first_batch(self, *batch) -> None:
         """Tell how teacher and labels compare before anything is learned, and write it down."""
         self.state.first_batch = measure_first_batch(self, *self.step.normalized(*self.step.on_device(*batch)))
-        self.progress.say(first_batch_lines(self.state.first_batch))
+        self.progress.say(first_batch_lines(self.state.first_batch, self.setup))
         self.meter.begin()  # the time that this took is none of the epoch's
         if not self.run.dry_run:
             self.write_record()

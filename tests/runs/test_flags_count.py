@@ -10,16 +10,17 @@ from support.images import NAMES, some_images, write_parquet
 from support.places import TESTS
 from support.runs import SIZE, refused
 
-from overhaul import models
+from overhaul import catalogue, models
 from overhaul.cli.arguments import parse_training
 from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder
 from overhaul.setups import settings
 from overhaul.training.build import Components, build
-from overhaul.training.optimisation import begin_epoch, training_step
+from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
 from overhaul.training.trainer import Trainer
 
-FLAGS = (TESTS / "unit" / "cli" / "flags.txt").read_text().splitlines()[0].removeprefix("train: ").split()
+LISTED = (TESTS / "unit" / "cli" / "flags.txt").read_text().splitlines()[0].removeprefix("train: ").split()
+FLAGS = [flag for flag in LISTED if not flag.startswith(("--method.", "--distill_weight."))]  # those are in SETTINGS
 
 
 def components(*flags) -> Components:
@@ -47,7 +48,14 @@ def of_optimizer(name: str):
 def distillation(of: Components) -> float:
     images, labels = next(iter(of.train_loader))
     networks = of.accelerator, of.model, of.teacher_forward, of.optimizer
-    return training_step(*networks, of.normalize(images), labels, of.setup.distill_weight)[2].item()
+    weight = distill_weights(of.method, of.setup, 0, of.share)
+    return training_step(*networks, of.normalize(images), labels, weight, 1, of.setup.label_weight)[2].item()
+
+
+def step(of: Components) -> float:
+    """What a student is after it."""
+    distillation(of)
+    return weights(of)
 
 
 def momentum_after_a_drop(of: Components) -> float:
@@ -75,7 +83,9 @@ BUILT = {  # what a flag is given, and where it shows
     "--momentum": ([0.5], of_optimizer("momentum")),
     "--nesterov": ([False], of_optimizer("nesterov")),
     "--weight_decay": ([0.1], of_optimizer("weight_decay")),
+    "--label_weight": ([0.5], step),
     "--distill_weight": ([1], distillation),
+    "--ramp_epochs": ([3], distillation),
     "--mixup": ([1], first_images),
     "--image_size": ([20], first_images),
     "--test_resize": ([24], shown_images),
@@ -123,6 +133,8 @@ REFUSED = {  # where a flag cannot count
     "--skip_broken": ([1], "scikit-learn"),
     "--num_classes": ([11], "scikit-learn"),
     "--test_resize": ([90], "scikit-learn"),
+    "--label_weight": ([0.5, "--method", "original"], "trains the student alone"),
+    "--ramp_epochs": ([3, "--method", "original"], "trains the student alone"),
     "--teacher_norm": (["running", "--method", "original"], "trains the student alone"),
     "--beside": (["runs/x", "--method", "original"], "trains the student alone"),
     "--student.positions": (["[fc]", "--method", "original"], "trains the student alone"),
@@ -203,6 +215,29 @@ def test_a_flag_changes_what_is_built(places, flag):
         assert shown(components(*base(places, more), *more)) != without
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+SETTINGS = {  # of each method, and what they are given
+    "kd": {"temperature": 2, "standardize": True},
+    "dkd": {"alpha": 2, "beta": 2, "temperature": 2},
+    "dist": {"beta": 2, "gamma": 2, "temperature": 2},
+    "fitnets": {"stage": 2},
+    "rkd": {"distance_weight": 2, "angle_weight": 2},
+}
+
+
+@pytest.mark.parametrize("name", [f"{method}.{name}" for method, named in SETTINGS.items() for name in named])
+def test_a_setting_of_a_method_changes_its_loss(places, name):
+    method, _, setting = name.partition(".")
+    flags = [*base(places, []), "--method", method]
+    assert distillation(components(*flags, f"--method.{name}", SETTINGS[method][setting])) != distillation(
+        components(*flags)
+    )
+
+
+def test_every_setting_is_tried():
+    settings = {name: set(catalogue.method(name).settings) for name in catalogue.methods()}
+    assert {name: each for name, each in settings.items() if each} == {name: {*each} for name, each in SETTINGS.items()}
 
 
 def beside(more: list, flag: str) -> list:

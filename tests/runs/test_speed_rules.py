@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.operations import operations
 from support.runs import DIGITS, SMALL_NET, quick
 from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
@@ -69,6 +70,13 @@ def test_the_device_is_read_at_the_looks_alone(digits_teacher, monkeypatch, tmp_
     monkeypatch.setattr(Trainer, "train_epoch", watched)
     train(quick(digits_teacher, epochs=2), Run(output_dir=str(tmp_path / "run")))
     assert reading == [(1, 1), (1, 3), (1, 8), (2, 5)]
+
+
+def test_a_step_of_cifar_c_takes_few_operations():
+    """Each is a launch, or a few, of which a GPU waits for the host; in bf16."""
+    counted = operations("cifar_c", "bf16")
+    assert counted["convolution"] == 25 + 16 + 3 + 3 and counted["_fused_sgd_"] == 1, counted
+    assert counted.total() <= 330, (counted.total(), counted)
 
 
 @pytest.mark.parametrize(

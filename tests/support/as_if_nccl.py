@@ -13,7 +13,7 @@ from torch import distributed
 from overhaul.system.accelerator import start
 from overhaul.system.messages import UserError
 from overhaul.system.processes import gathered, hosts, limit_waiting, lost_processes_explained
-from overhaul.training import step as taken
+from overhaul.training import step as room
 from support.runs import command
 
 EXCHANGES = (
@@ -39,10 +39,10 @@ def recorded(backend: str = "nccl") -> Iterator[list[tuple[str, str]]]:
         found.append(("step", "step"))
         return training_step(*arguments)
 
-    training_step = taken.training_step
+    training_step = room.training_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "get_backend", lambda *_: backend)
-        patch.setattr(taken, "training_step", step)
+        patch.setattr(room, "training_step", step)
         for name in EXCHANGES:
             patch.setattr(distributed, name, watched(name, getattr(distributed, name)))
         yield found

@@ -25,10 +25,12 @@ class Ranks:
 
     Arguments and results are pickled. A rank that raises, dies or does not answer for `timeout` seconds fails the
     test, and new ranks are started for the next one. None of them outlives close(), nor the process that made them.
+    more: of their environment.
     """
 
-    def __init__(self, folder: Path, world: int = 2, timeout: float = 240) -> None:
+    def __init__(self, folder: Path, world: int = 2, timeout: float = 240, **more: str) -> None:
         self.folder, self.world, self.timeout, self.processes, self.pipes = folder, world, timeout, [], []
+        self.more = more
 
     def __call__(self, function: str, *arguments) -> list:
         if not self.processes:
@@ -48,7 +50,12 @@ class Ranks:
             ours, theirs = Pipe()
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.world, "LOCAL_WORLD_SIZE": self.world}
             environment = {**os.environ, **{name: str(value) for name, value in place.items()}, "PYTHONPATH": path}
-            environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+            environment |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "OMP_NUM_THREADS": "1",
+                "ACCELERATE_USE_CPU": "true",
+                **self.more,
+            }
             with (self.folder / f"rank{rank}.log").open("w") as log:
                 command = [sys.executable, "-m", "support.ranks", str(theirs.fileno()), str(os.getpid())]
                 self.processes.append(

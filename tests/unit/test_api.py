@@ -41,14 +41,15 @@ def test_the_package_offers_its_functions_and_imports_them_when_they_are_used():
 def test_rooms_that_bear_the_name_of_a_function_are_both():
     """Whatever has been imported before."""
     script = (
-        "import overhaul.train, overhaul.bench, overhaul.setups\n"
+        "import overhaul.train, overhaul.bench, overhaul.setups, overhaul.methods\n"
         "print(len(overhaul.setups()), overhaul.bench.make_step.__name__, len(overhaul.setups.SETUPS))\n"
         "print(len(overhaul.models()) == len(overhaul.models.FAMILIES), overhaul.setups('cifar_c')['lr'])\n"
+        "print(overhaul.methods.parts('overhaul+kd')[1], overhaul.methods(setup='own')[4]['method'])\n"
         "for call in (lambda: overhaul.train('cifar_q'), lambda: overhaul.bench(setup='cifar_q')):\n"
         "    try: call()\n"
         "    except overhaul.UserError as error: print('cifar_q' in str(error))\n"
     )
-    assert python(script).split() == ["14", "make_step", "14", "True", "0.1", "True", "True"]
+    assert python(script).split() == ["14", "make_step", "14", "True", "0.1", "kd", "kd", "True", "True"]
 
 
 @pytest.mark.parametrize("name", sorted({*package.__all__} - {"UserError", "__version__"}))
@@ -104,7 +105,7 @@ def test_signals_are_left_alone_in_a_program_of_another(tmp_path, monkeypatch):
     [
         (lambda: package.train("cifar_z"), "did you mean cifar_"),
         (lambda: package.train("digits", epoch=3), r"no setting epoch \(did you mean epochs\?\)"),
-        (lambda: package.train("digits", method="kd"), "--method: 'kd' is not known.*original, overhaul"),
+        (lambda: package.train("digits", method="kdd"), "--method: 'kdd' is not known.*original, overhaul"),
         (lambda: package.setups("cifar_z"), "did you mean cifar_"),
         (lambda: package.train("digits", lr=-1), "--lr must be 0 or more"),
         (lambda: package.train("digits", resume="yes"), "auto, never"),

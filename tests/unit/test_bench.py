@@ -8,7 +8,7 @@ import torch
 from support.plain_step import make_plain_step
 from support.runs import refused
 
-from overhaul import bench
+from overhaul import api, bench
 from overhaul.options import Run
 from overhaul.setups import SETUPS
 
@@ -49,17 +49,19 @@ def test_the_step_in_pieces_is_the_whole_step():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_teacher"])
+@pytest.mark.parametrize("name", ["digits", "digits_teacher", "digits --method kd"])
 def test_the_table_and_its_json(overhaul, name, monkeypatch):
     monkeypatch.setattr(bench, "LARGE", (2, 64, 8, 8))
-    result = overhaul("bench", "--setup", name, "--batch_size", 16, "--steps", 2, "--json")
+    setup = ["--setup", *name.split()]
+    result = overhaul("bench", *setup, "--batch_size", 16, "--steps", 2, "--json")
     assert result.status == 0, result.err
     found = json.loads(result.out)
     assert list(found["pieces"]) == PIECES and found["steps"] == 2 and found["batch_size"] == 16
     assert found["images_per_second"] == pytest.approx(16 / found["step"])
     assert min(found["flops"], found["convolution_flops"], found["peak_memory"]) > 1e6
-    table = overhaul("bench", "--setup", name, "--batch_size", 16, "--steps", 1, "--mixed_precision", "bf16").out
-    assert "1 x cpu" in table and "bf16" in table.splitlines()[0]
+    table = overhaul("bench", *setup, "--batch_size", 16, "--steps", 1, "--mixed_precision", "bf16").out
+    method = "kd" if "kd" in name else SETUPS[name].method
+    assert table.startswith(f"{name.split()[0]}, {method}, batches of 16: 1 x cpu") and "bf16" in table.splitlines()[0]
     assert [line.split("  ")[0] for line in table.splitlines()[4:10]] == PIECES
     shares = [float(line.split()[-1]) for line in table.splitlines()[4:10]]
     assert sum(shares) == pytest.approx(100, abs=0.5)
@@ -93,10 +95,17 @@ def test_a_benchmark_of_encoded_images(overhaul, monkeypatch):
         (["--batch_size", "0"], ["--batch_size"]),
         (["--steps", "0"], ["--steps must be at least 1"]),
         (["--stpes", "3"], ["did you mean --steps?"]),
+        (["--method", "kdd"], ["'kdd' is not known", "did you mean kd?"]),
+        (["--setup", "digits_teacher", "--method", "kd"], ["digits_teacher does not name the networks"]),
     ],
 )
 def test_wrong_values_are_one_line(overhaul, arguments, words):
     refused(overhaul("bench", *arguments), *words)
+
+
+def test_a_method_without_a_known_weight_is_timed_too(monkeypatch):
+    monkeypatch.setattr(bench, "bench", lambda row, *_: row.distill_weight)
+    assert api.bench(setup="imagenet_b", method="sp+reviewkd") == {"sp": 1, "reviewkd": 8}
 
 
 def test_a_batch_of_another_size_is_refused():

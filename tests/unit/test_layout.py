@@ -135,8 +135,8 @@ def test_every_room_opens_with_a_sentence():
 def test_no_test_imports_another():
     for path in sorted((REPOSITORY / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
             if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
                 assert not any(name.split(".")[-1].startswith(("test_", "conftest")) for name in names), path
 
 

@@ -103,7 +103,7 @@ def test_a_file_that_is_added_is_a_family_or_a_method(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"method": "kd"}, "--method: 'kd' is not known.*original, overhaul"),
+        ({"method": "kdd"}, "--method: 'kdd' is not known.*original, overhaul"),
         ({"method": "overhal"}, "did you mean overhaul"),
         ({"student": Net(family="resnt")}, "--student.family: 'resnt' is not known .did you mean resnet"),
         ({"teacher": Net(family="vit")}, "--teacher.family: 'vit' is not known.*wide_resnet"),

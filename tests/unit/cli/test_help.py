@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from overhaul.catalogue import method, methods
 from overhaul.cli.arguments import parse_training
 from overhaul.cli.flags import training_flags
 from overhaul.cli.main import COMMANDS
@@ -34,14 +35,16 @@ def test_the_help_of_a_command_begins_with_examples_and_speaks_plainly(overhaul,
 
 def test_every_flag_of_train_is_explained(overhaul):
     out = overhaul("train", "--help").out
-    for name in training_flags().kinds:
+    of_one_method = {f"method.{name}.{each}" for name in methods() for each in method(name).settings}
+    assert of_one_method < {*training_flags().kinds}
+    for name in {*training_flags().kinds} - of_one_method:
         assert re.search(rf"^  --{re.escape(name)}\b[^\n]*?(\n?)  +\S", out, re.M), name
     assert "--student.family FAMILY" in out and "`overhaul models`" in out
 
 
 def test_the_help_has_no_values_of_a_setup_that_was_not_named(overhaul):
     out = overhaul("train", "--help").out
-    recipe = out[out.index("what is trained") : out.index("the data:")]
+    recipe = out[out.index("the method:") : out.index("the data:")]
     assert "(default" not in recipe and "default: cifar_a" not in out
 
 
@@ -50,6 +53,14 @@ def test_the_help_of_a_setup_has_its_values(overhaul):
     assert "(default: 64)" in words and "(default: 200)" in words and '"alpha": 240' in words
     assert '{"depth": 28, "width": 4, "num_classes": 100}' in words
     assert overhaul("train", "--help", "--setup", "cifar_x").status == 2
+
+
+def test_the_help_tells_the_settings_of_the_methods_and_what_they_are_in_a_setup(overhaul):
+    words = {name: " ".join(overhaul("train", "--setup", name, "--help").out.split()) for name in ("digits", "own")}
+    for name, temperature, beta in (("digits", 4, 8), ("own", 1, 0.5)):
+        assert f"of dist, dkd, kd: what the logits are divided by, above 0 (default: {temperature})" in words[name]
+        assert f"of dkd: weight of the other classes among themselves, 0 or more (default: {beta})" in words[name]
+    assert "of fitnets: number of the stage in both networks, from 0 (default: 2)" in words["own"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

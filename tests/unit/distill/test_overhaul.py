@@ -1,5 +1,7 @@
 """The method: margins, partial L2, connectors, stage weights and a teacher that is left as it was."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -99,6 +101,23 @@ def test_partial_l2_keeps_one_map_in_the_students_precision_for_its_gradient():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append((x.shape, x.dtype)) or x, lambda x: x):
         distill.partial_l2(student, torch.randn(4, 8, 6, 6), -torch.rand(8))
     assert sizes == [(student.shape, torch.bfloat16)]
+
+
+def test_partial_l2_goes_piece_by_piece_on_a_cpu_and_where_triton_fails(monkeypatch, capsys):
+    way = room.fused.__wrapped__
+    assert way(torch.device("cpu"), torch.float32) is room.FusedPartialL2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setitem(sys.modules, "overhaul.distill.triton_l2", None)
+    assert way(torch.device("cuda:0"), torch.bfloat16) is room.FusedPartialL2
+    assert "the distillation loss takes longer on this GPU, as Triton fails: " in capsys.readouterr().err
+
+
+def test_an_empty_batch_has_an_empty_gradient():
+    student = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    loss = distill.partial_l2(student, torch.zeros(0, 3, 4, 4), -torch.rand(3))
+    loss.backward()
+    assert loss.isnan() and student.grad.shape == student.shape
 
 
 def test_no_gradient_flows_to_the_teacher():

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from matplotlib.axes import Axes
 from support.hub_client import Client
 from support.hub_server import TOKEN, Fault, LocalHub
 from support.runs import SMALL_NET, flags, same_weights, teaching
 
-from overhaul import models
+from overhaul import catalogue, models
 from overhaul.hub import card, markdown, publish, students, weights
 from overhaul.hub import config as student_config
 from overhaul.options import Run
+from overhaul.report import plots
 from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS
 from overhaul.training import record
@@ -186,6 +188,75 @@ def test_a_teacher_of_other_classes_has_no_line_in_the_card(student):
     record["teacher"]["test_top1"] = None
     text = card.render(record, metrics, config, "me/student", "final", 2)
     assert "| measured |" not in text and "distilled from wide_resnet depth 10 width 2" in text
+
+
+def of_method(student, method: str, **changes) -> ModelCard:
+    """The card of a student that another method has taught."""
+    record, metrics = RunFolder(student).read()
+    settings = {
+        name: {key: each for key, (_, each) in catalogue.method(name).settings.items()} for name in method.split("+")
+    }
+    record |= {"method": method, "method_settings": settings, **changes}
+    config = student_config.read_config(student / "final" / "config.json")
+    return ModelCard(card.render(record, metrics, config, "me/student", "final", 2))
+
+
+def test_the_card_of_another_method_says_what_it_does_and_cites_its_paper(student):
+    read = of_method(student, "kd", positions=None)
+    assert catalogue.method("kd").about in read.text and catalogue.method("overhaul").about not in read.text
+    paper = catalogue.method("kd").paper
+    fields = {"title": paper["title"], "author": paper["authors"], "booktitle": paper["venue"], "year": paper["year"]}
+    bibtex = ",\n".join(f"  {name} = {{{each}}}" for name, each in fields.items())
+    assert f"```bibtex\n@inproceedings{{{paper['key']},\n{bibtex}\n}}\n```" in read.text
+    assert read.text.count("@inproceedings") == 1 and "Trained by the Python package overhaul." in read.text
+    assert "| method.temperature | 4.0 |" in read.text and "| weight | student |" not in read.text
+    assert read.data.tags == ["overhaul", "knowledge-distillation"]
+
+
+def test_the_card_of_a_sum_tells_of_each_method(student):
+    recipe = RunFolder(student).read()[0]["recipe"] | {"distill_weight": {"overhaul": 0.001, "kd": 0.9}}
+    pairs = RunFolder(student).read()[0]["positions"]
+    several = [{**pair, "method": name} for name in ("overhaul", "at") for pair in pairs]
+    read = of_method(student, "overhaul+kd", recipe=recipe, positions=several)
+    for name in ("overhaul", "kd"):
+        assert f"**{name}**: {catalogue.method(name).about}" in read.text
+        assert f"@inproceedings{{{catalogue.method(name).paper['key']},\n" in read.text
+    assert "| distill_weight | overhaul 0.001, kd 0.9 |" in read.text and "| method.kd.temperature | 4.0 |" in read.text
+    assert "\n| method | weight | student | teacher | margin |\n|---|---|---|---|---|\n| overhaul | 0.25 |" in read.text
+    assert read.data.tags[-1] == "feature-distillation"
+
+
+def test_the_card_of_a_network_trained_alone_cites_nothing(student):
+    read = of_method(student, "original", teacher=None, positions=None)
+    assert "was trained alone" in read.text and "bibtex" not in read.text and read.data.tags == ["overhaul"]
+
+
+def test_the_card_of_a_method_of_another_release_has_its_name_alone(student):
+    record, metrics = RunFolder(student).read()
+    config = student_config.read_config(student / "final" / "config.json")
+    record |= {"method": "crd"}
+    del record["method_settings"]
+    text = card.render(record, metrics, config, "me/student", "final", 2)
+    assert "The method is crd." in text and "@inproceedings" not in text
+    both = card.render({**record, "method": "kd+crd"}, metrics, config, "me/student", "final", 2)
+    assert "\n**crd**\n" in both and f"**kd**: {catalogue.method('kd').about}" in both
+
+
+def test_published_errors_beside_another_method_are_told_to_be_of_overhaul(student):
+    published = asdict(SETUPS["cifar_c"].published)
+    assert "| published, distilled by overhaul | 24.08 |" in of_method(student, "kd", published=published).text
+    assert "| published, distilled | 24.08 |" in of_method(student, "overhaul", published=published).text
+
+
+def test_the_curves_have_each_loss_of_a_sum(monkeypatch):
+    labels, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *given, **how: labels.append(how["label"]) or plot(*given, **how))
+    line = dict.fromkeys(("cross_entropy", "train_top1", "test_top1", "test_top5"), 1.0) | {"epoch": 1}
+    for more in ({"distill_loss.overhaul": 1.0, "distill_loss.kd": 2.0, "distill_loss": 3.0}, {"distill_loss": 0.0}):
+        assert plots.draw([line | more], "title").startswith(b"\x89PNG")
+    accuracies = ["training, top-1", "test, top-1", "test, top-5"]
+    losses = ["cross-entropy, unweighted", "overhaul, weighted", "kd, weighted"]
+    assert labels == [*losses, *accuracies, "cross-entropy", *accuracies]
 
 
 def test_private_repositories_and_runs_that_cannot_be_pushed(student, hub, client, tmp_path):

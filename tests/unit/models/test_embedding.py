@@ -203,6 +203,24 @@ def test_a_network_without_positions_gives_its_logits_and_what_its_classifier_ge
     assert (mlp.embedding_width, mlp.forward_embedded(torch.randn(2, 3, 2, 2)).features) == (6, [])
 
 
+class Prototypes(nn.Module):
+    """Its logits are distances, so that no layer gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.places = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(5, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -(self.body(images).relu().mean((2, 3))[:, None] - self.places).square().sum(2)
+
+
+def test_what_a_layer_before_the_classifier_gets_is_not_taken_for_it():
+    hooked = Hooked(Prototypes(), 32)
+    assert hooked(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    with pytest.raises(UserError, match=r"Prototypes has no linear or convolution layer that gives its logits"):
+        hooked.forward_embedded(torch.randn(2, 3, 32, 32))
+
+
 def test_a_network_that_has_no_layer_is_refused_where_it_is_asked_for_alone():
     hooked, images = Hooked(Bare(), 32), torch.randn(2, 3, 32, 32)
     assert hooked(images).shape == (2, 3)
