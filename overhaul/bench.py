@@ -145,7 +145,7 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
 
 
 def measure(trial: Trial, steps: int) -> tuple[dict[str, float], int]:
-    """Median seconds of a step and of its pieces, and the peak memory of a step: a GPU's once its kernels are chosen."""
+    """Median seconds of a step and its pieces, and the peak memory of a step: a GPU's once its kernels are chosen."""
     keep_memory(trial.device)
     clock, batches = Clock(trial.device), batches_on_device(trial)
     measured = WARM_UP if trial.device.type == "cuda" else 0
