@@ -23,7 +23,7 @@ from overhaul.system.messages import UserError, launched
 from overhaul.training.build import check_shares, start_accelerator
 from overhaul.training.graph import graphed
 from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
-from overhaul.training.progress import peak_memory
+from overhaul.training.progress import forget_peak, peak_memory
 from overhaul.training.teaching import autocast, compiled, low_precision
 
 WARM_UP = 2  # steps that are not timed
@@ -125,17 +125,7 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
     if launched("WORLD_SIZE", 1) > 1:
         raise UserError("overhaul bench measures one process; start it without a launcher")
     trial = Trial(setup, batch_size, run)
-    keep_memory(trial.device)
-    clock, batches = Clock(trial.device), batches_on_device(trial)
-    for number in range(WARM_UP + steps):
-        batch = next(batches)
-        clock("data")
-        trial.step(*batch)
-        clock("step")
-        if number == 0:
-            peak = peak_memory(trial.device)
-        trial.step_in_pieces(*batch, clock)
-    pieces = clock.medians(WARM_UP)
+    pieces, peak = measure(trial, steps)
     step, images = pieces.pop("step"), trial.setup.batch_size
     precision = low_precision(trial.accelerator) or torch.float32
     return {
@@ -152,6 +142,24 @@ def bench(setup: str, run: Run, batch_size: int | None = None, steps: int = 10) 
         "convolution_flops": convolution_flops(trial.device, precision),
         "peak_memory": peak,
     }
+
+
+def measure(trial: Trial, steps: int) -> tuple[dict[str, float], int]:
+    """Median seconds of a step and its pieces, and the peak memory of a step: a GPU's once its kernels are chosen."""
+    keep_memory(trial.device)
+    clock, batches = Clock(trial.device), batches_on_device(trial)
+    measured = WARM_UP if trial.device.type == "cuda" else 0
+    for number in range(WARM_UP + steps):
+        batch = next(batches)
+        clock("data")
+        if number == measured:
+            forget_peak(trial.device)
+        trial.step(*batch)
+        clock("step")
+        if number == measured:
+            peak = peak_memory(trial.device)
+        trial.step_in_pieces(*batch, clock)
+    return clock.medians(WARM_UP), peak
 
 
 class Clock:

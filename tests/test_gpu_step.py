@@ -63,17 +63,6 @@ def test_a_graph_trains_to_the_same_bits(device, precision, digits_teacher, few_
 
 
 @ON_A_GPU
-def test_a_run_goes_on_with_and_without_a_graph(device, digits_teacher, few_digits, monkeypatch, tmp_path):
-    setup, run = few_steps(digits_teacher, few_digits, mixed_precision="bf16", deterministic=True)
-    eager = train(setup, replace(run, output_dir=str(tmp_path / "eager")))
-    moved = replace(run, output_dir=str(tmp_path / "moved"))
-    stop(monkeypatch, setup, moved, step=4)
-    stop(monkeypatch, setup, replace(moved, compile="graph"), step=14)
-    assert outcome(train(setup, moved)) == outcome(eager)
-    trained_on(device)
-
-
-@ON_A_GPU
 def test_a_graph_trains_alike_with_the_fastest_kernels(device, digits_teacher, few_digits, tmp_path):
     setup, run = few_steps(digits_teacher, few_digits)
     losses = []

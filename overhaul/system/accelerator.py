@@ -97,8 +97,8 @@ def check_launch(accelerator: Accelerator) -> None:
 def set_up_backends(device: torch.device, deterministic: bool, tf32: bool) -> None:
     """What PyTorch leaves to its user: the kernels of the whole process, and where compiled ones are kept."""
     on_cuda, tf32 = device.type == "cuda", tf32 and not deterministic
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # for --deterministic, if only of a later run of this process, as PyTorch reads it once, before the first product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = on_cuda and not deterministic
     torch.backends.cudnn.allow_tf32 = tf32

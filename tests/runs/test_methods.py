@@ -56,7 +56,7 @@ def weights_in(method: str, teacher, images: str, monkeypatch, folder, **how) ->
         opened(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "training_step", training_step)
+        patch.setattr("overhaul.training.step.training_step", training_step)
         patch.setattr(trainer.Trainer, "open_epoch", open_epoch)
         train(*taught(teacher, images, method, output_dir=str(folder), **how))
     return [found[each] for each in sorted(found)]

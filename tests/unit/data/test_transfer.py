@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 from support.images import some_split, write_parquet
@@ -72,6 +73,7 @@ def test_pixels_and_labels_are_pinned_for_a_run_on_cuda_alone(folder, monkeypatc
 
     kept = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     accelerator = SimpleNamespace(process_index=0, num_processes=1, device=torch.device(device), is_main_process=True)

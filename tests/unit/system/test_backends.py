@@ -1,5 +1,6 @@
 """What a run sets for its whole process: by its own device and flags, whatever was set before."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_run_sets_it_all_whatever_was_before(device, deterministic, allowed, p
         assert tf32() == [products, convolutions]
         assert torch.are_deterministic_algorithms_enabled() == deterministic
         assert BACKENDS.cudnn.benchmark == (device == CUDA and not deterministic)
+
+
+def test_a_later_run_may_be_deterministic(monkeypatch):
+    """PyTorch reads this once, before its first product on a GPU, and refuses products if it was not there then."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    set_up_backends(CUDA, deterministic=False, tf32=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_what_a_program_set_in_the_new_way_is_no_hindrance():
