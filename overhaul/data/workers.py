@@ -66,7 +66,7 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
     try:
         with deaths_explained():
             yield from loader
-    except UserError as error:
+    except ValueError as error:  # at the end of a process that stops amid its batches, UserError may be gone
         if not str(error).startswith("Caught UserError"):
             raise
         raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2]) from None
