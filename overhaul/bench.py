@@ -20,13 +20,13 @@ from overhaul.recipe import Setup
 from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
+from overhaul.training import graph
 from overhaul.training.build import check_shares, start_accelerator
-from overhaul.training.graph import graphed
 from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
 from overhaul.training.progress import forget_peak, peak_memory
 from overhaul.training.teaching import autocast, compiled, low_precision
 
-WARM_UP = 2  # steps that are not timed
+WARM_UP = graph.WARM_UP + 1  # steps that are not timed; in the last of them a graph is captured
 LARGE = (64, 256, 32, 32)  # what the convolution of convolution_flops reads
 
 
@@ -56,7 +56,7 @@ class Trial:
         self.student_stages = compiled(distill.needed(self.method.student, distill.parts(self.method)), run.compile)
         self.loss = compiled(self.method.loss, run.compile)
         self.weight = distill_weights(self.method, self.setup, self.setup.epochs, self.setup.batch_size)
-        self.take = graphed(self.body, run.compile)
+        self.take = graph.graphed(self.body, run.compile)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """See make_step."""

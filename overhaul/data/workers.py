@@ -66,8 +66,8 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
     try:
         with deaths_explained():
             yield from loader
-    except Exception as error:  # at Python's end, which closes a generator that is left, names of ours are gone
-        if not (isinstance(error, UserError) and str(error).startswith("Caught UserError")):
+    except ValueError as error:  # at the end of a process that stops amid its batches, UserError may be gone
+        if not str(error).startswith("Caught UserError"):
             raise
         raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2]) from None
 

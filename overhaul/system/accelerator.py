@@ -1,6 +1,7 @@
 """The only place that configures Accelerate: processes, precision, kernels, trackers."""
 
 import ctypes
+import gc
 import os
 import warnings
 from collections.abc import Callable
@@ -115,6 +116,12 @@ def keep_memory(device: torch.device) -> None:
     if device.type == "cpu" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def forget_runs(device: torch.device) -> None:
+    """Let go of the memory of a GPU that an earlier run of this process holds: its parts know one another."""
+    if device.type != "cpu":
+        gc.collect()
 
 
 def describe_devices(accelerator: Accelerator) -> str:

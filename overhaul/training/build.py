@@ -18,7 +18,7 @@ from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
 from overhaul.setups import resolve, teacher_setup
-from overhaul.system.accelerator import keep_memory, start
+from overhaul.system.accelerator import forget_runs, keep_memory, start
 from overhaul.system.messages import UserError
 from overhaul.training import graph, networks, pretrained
 from overhaul.training.evaluation import TeacherTest
@@ -91,6 +91,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     """
     accelerator = start_accelerator(run, folder)
     keep_memory(accelerator.device)
+    forget_runs(accelerator.device)
     check_shares(setup, run, accelerator)
     check_networks(setup)
     taught = bool(methods.needs(setup.method))

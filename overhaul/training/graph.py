@@ -9,7 +9,7 @@ from torch import Tensor
 from overhaul.nets import FUNCTION
 from overhaul.options import Run
 from overhaul.recipe import Setup
-from overhaul.system.messages import UserError, first_line
+from overhaul.system.messages import UserError, innermost
 
 WARM_UP = 2  # steps in which libraries choose their kernels and take the memory that they work in
 
@@ -61,7 +61,7 @@ def capture(step: Callable) -> tuple[Callable[[], None], Tensor | None]:
             result = step()
     except RuntimeError as error:
         raise UserError(
-            f"this step cannot be captured as one CUDA graph ({first_line(error)}); train without --compile graph"
+            f"this step cannot be captured as one CUDA graph ({innermost(error)}); train without --compile graph"
         ) from None
     return graph.replay, result
 

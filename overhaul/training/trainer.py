@@ -104,13 +104,14 @@ class Trainer(Start):
 
     def after_step(self) -> None:
         """Show how it goes, and save where it is time to; StopRequested once any process has been told to stop."""
-        step, due = self.state.step, self.checkpointer.due(self.state.epoch * len(self.train_loader) + self.state.step)
+        step, keeper = self.state.step, self.checkpointer
+        due = bool(keeper.due(self.state.epoch * len(self.train_loader) + step))  # a dry run's says nothing
         self.progress.step()
         if self.pace and step in self.pace.sync_steps:
             self.tell(self.read_means(), self.meter.seconds)
             if words := self.pace.look(step):
                 self.progress.say(words)
-        late, old = self.stop.after_step(due, self.checkpointer.late(), self.meter.old)
+        late, old = self.stop.after_step(due, bool(keeper.late()), self.meter.old)
         if old and (found := self.meter.look(len(self.train_loader.broken))):
             self.tell(self.checked(found[0]), found[1])
         if due or late:

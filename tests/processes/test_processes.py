@@ -111,6 +111,13 @@ def test_a_rank_that_raises_or_dies_fails_its_test_and_the_next_one_gets_new_ran
     assert all(process.returncode is not None for process in processes)
 
 
+def test_two_ranks_try_a_run_out(ranks, few_digits, tmp_path):
+    dry = teaching("--batch_size", 16, "--data_path", few_digits, "--output_dir", tmp_path / "run", "--dry_run")
+    first, second = ranks("support.runs:command", "train", *dry)
+    assert (first.status, second.status, second.out) == (0, 0, ""), first.err
+    assert "dry run: stopped here" in first.out and not (tmp_path / "run").exists()
+
+
 def test_accelerate_s_launcher_trains_the_run_that_two_ranks_do(two, digits_teacher, tmp_path):
     result = launch(2, *distilling(digits_teacher, "--output_dir", tmp_path / "run", epochs=3))
     assert result.returncode == 0, result.stderr

@@ -1,5 +1,6 @@
 """A captured step is the step that it was: on a CPU with a tape in place of the CUDA graph."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -96,6 +97,26 @@ def test_it_is_refused_before_anything_is_loaded(overhaul, tmp_path):
     flags = teaching("--compile", "graph", "--output_dir", tmp_path / "run", "--data_path", tmp_path / "nowhere")
     refused(overhaul("train", *flags), "--compile graph is of CUDA GPUs")
     refused(overhaul("train", *flags, "--gradient_accumulation_steps", 2), "--compile graph takes whole batches")
+
+
+@contextmanager
+def broken_off(*_, **__):
+    """In place of torch.cuda.graph, whose end raises an error of its own after one in the step."""
+    try:
+        yield
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_step_that_cannot_be_captured_is_told_of_with_its_own_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", SimpleNamespace)
+    monkeypatch.setattr(torch.cuda, "graph", broken_off)
+
+    def step() -> None:
+        raise RuntimeError("cannot copy between CPU and CUDA tensors")
+
+    with pytest.raises(UserError, match=r"CUDA graph \(cannot copy between .*\); train without --compile graph"):
+        graph.capture(step)
 
 
 def test_a_learning_rate_in_a_tensor_is_written_down_as_a_number():

@@ -104,7 +104,7 @@ def test_checkpoints_by_the_clock(digits_teacher, monkeypatch, tmp_path):
     run = Run(output_dir=str(tmp_path / "run"), checkpoint_minutes=0.2 / 60)
     result = train(quick(digits_teacher, epochs=1), run)
     assert len(names) > 2 and names[-1] == "epoch-0001" and all("step" in name for name in names[:-1])
-    assert len(names) - 1 <= result.final["seconds"] / 0.2
+    assert len(names) - 2 <= result.final["seconds"] / 0.2  # the first was due before the epoch began
 
 
 def truncated(checkpoint: Path) -> None:

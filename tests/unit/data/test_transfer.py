@@ -76,6 +76,7 @@ def test_pixels_and_labels_are_pinned_for_a_run_on_cuda_alone(folder, monkeypatc
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     accelerator = SimpleNamespace(process_index=0, num_processes=1, device=torch.device(device), is_main_process=True)
     for loader in make_loaders(setup, Run(data_path=folder, **how), 3, accelerator):
         batches = list(loader)

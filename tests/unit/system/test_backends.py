@@ -1,13 +1,15 @@
 """What a run sets for its whole process: by its own device and flags, whatever was set before."""
 
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from overhaul.options import Run
-from overhaul.system.accelerator import keep_memory, set_up_backends
+from overhaul.system.accelerator import forget_runs, keep_memory, set_up_backends
 from overhaul.training.build import start_accelerator
 
 BACKENDS = torch.backends
@@ -78,3 +80,21 @@ def test_memory_is_kept_on_a_cpu_alone(monkeypatch):
     assert not asked
     keep_memory(CPU)
     assert len(asked) == 2
+
+
+def test_a_run_on_a_gpu_begins_without_what_one_before_has_left():
+    class Left:
+        """Knows itself."""
+
+        def __init__(self) -> None:
+            self.it = self
+
+    gc.disable()
+    try:
+        left = weakref.ref(Left())
+        forget_runs(CPU)
+        assert left()
+        forget_runs(CUDA)
+        assert not left()
+    finally:
+        gc.enable()
