@@ -359,4 +359,4 @@ def test_the_table_of_costs_is_what_its_snippet_computes(name):
 
 def test_the_page_names_every_launcher():
     named = set(re.findall(r"launch/(\w+\.\w+)", PAGE))
-    assert named == {file.name for file in FILES} | {"slurm.sh"}
+    assert named == {file.name for file in FILES} | {"slurm.sh", "gpu_day.sh"}
