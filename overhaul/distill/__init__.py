@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from overhaul import catalogue
+from overhaul import catalogue, methods
 from overhaul.distill.distiller import Distiller, Exact, Paper, needed
 from overhaul.distill.margins import margin, measured
 from overhaul.distill.method import as_teacher, mode_kept, teaching
@@ -49,7 +49,7 @@ def make(
 ) -> Distiller | Sum:
     """The module of a method, or of several summed up, as in "overhaul+kd"; settings: see recipe.Setup."""
     settings = settings or {}
-    names = method.split("+")
+    names = methods.parts(method)
     if len(names) == 1:
         return METHODS[method](student, teacher, **settings.get(method, {}))
     return Sum(student, teacher, {name: METHODS[name] for name in names}, settings)

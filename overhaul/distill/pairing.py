@@ -1,5 +1,7 @@
 """Which feature of a student learns from which of a teacher."""
 
+from collections.abc import Sequence
+
 from overhaul.models import Backbone
 from overhaul.system.messages import UserError
 
@@ -22,10 +24,11 @@ def pairs(student: Backbone, teacher: Backbone) -> list[tuple[int, int]]:
     return [(mine - n + i, theirs - n + i) for i in range(n)]
 
 
-def unpaired(student: Backbone, teacher: Backbone) -> tuple[list[int], list[int]]:
-    """Numbers of the student's and of the teacher's features that have no partner."""
-    found = pairs(student, teacher)
-    sides = zip((student, teacher), zip(*found, strict=True), strict=True)
+def unpaired(
+    student: Backbone, teacher: Backbone, found: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[int], list[int]]:
+    """Numbers of the student's and of the teacher's features that have no partner in pairs, or in those found."""
+    sides = zip((student, teacher), zip(*(found or pairs(student, teacher)), strict=True), strict=True)
     mine, theirs = ([n for n in range(len(net.widths)) if n not in used] for net, used in sides)
     return mine, theirs
 

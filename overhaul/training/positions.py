@@ -32,8 +32,8 @@ def compared(
     """
     mine, theirs = (models.stages(each, size) for each, size in zip((student, teacher), sizes, strict=True))
     if by is None:
-        numbers = distill.pairs(student, teacher)
-        found = {"overhaul": By(numbers, distill.stage_weights(len(numbers)), True)}
+        usual = distill.pairs(student, teacher)
+        found = {"overhaul": By(usual, distill.stage_weights(len(usual)), True)}
     else:
         found = {name: By(each.pairs, each.pair_weights, hasattr(each, "measured")) for name, each in by.items()}
         found = {name: each for name, each in found.items() if each.pairs}
@@ -47,11 +47,11 @@ def compared(
         for name, each in found.items()
         for weight, (i, j) in zip(each.weights, each.pairs, strict=True)
     ]
-    used = [sorted({pair[side] for each in found.values() for pair in each.pairs}) for side in (0, 1)]
+    numbers = [pair for each in found.values() for pair in each.pairs]
+    used, left = [sorted({*side}) for side in zip(*numbers, strict=True)], distill.unpaired(student, teacher, numbers)
     unpaired = {
-        role: [described(each) for number, each in enumerate(maps) if number not in numbers]
-        for role, maps, numbers in zip(("student", "teacher"), (mine, theirs), used, strict=True)
-        if found
+        role: [described(maps[number]) for number in without]
+        for role, maps, without in zip(("student", "teacher"), (mine, theirs), left, strict=True)
     }
     notes = without_partner(unpaired) + growing(pairs)
     notes += odd("the teacher's ", [theirs[j] for j in used[1]], any(each.by_margin for each in found.values()))
