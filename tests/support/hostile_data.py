@@ -1,0 +1,5 @@
+"""Hostile inputs by way of data sets."""
+
+from support.hostile import Case
+
+CASES: list[Case] = []

@@ -1,0 +1,5 @@
+"""Hostile inputs by way of the Hub and files of weights."""
+
+from support.hostile import Case
+
+CASES: list[Case] = []
