@@ -8,8 +8,16 @@ from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
 from overhaul.report import methods, tables
-from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
-from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
+from overhaul.system.messages import UserError, choose, launched, printable, say, without_tokens
+from overhaul.system.preemption import (
+    Preempted,
+    enlist,
+    installed,
+    leave,
+    leave_status,
+    stop_at_once,
+    stop_with_launcher,
+)
 
 
 class Command(NamedTuple):
@@ -124,18 +132,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(argv)
     except UserError as error:
-        rank = launched_rank()
-        message = printable(without_tokens(str(error)))
-        print(f"overhaul{f' [process {rank}]' if rank else ''}: {message}", file=sys.stderr)
+        tell(printable(without_tokens(str(error))))
         return 2
     except Preempted as told:
         status = leave_status(told.together)
         if not launched_rank():
-            print(f"overhaul: {told}", file=sys.stderr)
+            tell(f"{told}{'' if told.together else how_to_go_on(argv)}")
         return status
     except KeyboardInterrupt:
-        print(f"overhaul: interrupted{how_to_go_on(argv)}", file=sys.stderr)
+        tell(f"interrupted{how_to_go_on(argv)}")
         return 130
+
+
+def tell(words: str) -> None:
+    rank = launched_rank()
+    say(f"overhaul{f' [process {rank}]' if rank else ''}: {words}", sys.stderr)
 
 
 def launched_rank() -> int:
@@ -183,6 +194,7 @@ def train(argv: list[str]) -> int:
         print(help.of_training(argv, *COMMANDS["train"][:2]))
         return 0
     with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
+        stop_with_launcher()
         enlist()
         from overhaul import api
         from overhaul.cli.arguments import parse_training

@@ -95,8 +95,8 @@ def deaths_explained() -> Iterator[None]:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise UserError(
-            f"a worker that decodes images died, perhaps for lack of (shared) memory; try fewer --workers "
-            f"({first_line(error)})"
+            f"a worker that decodes images died, perhaps for lack of (shared) memory: the same command goes on, "
+            f"perhaps with fewer --workers ({first_line(error)})"
         ) from None
 
 

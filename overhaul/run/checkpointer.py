@@ -10,7 +10,7 @@ from overhaul.options import Run
 from overhaul.run import checkpoints
 from overhaul.run.folder import RunFolder
 from overhaul.run.state import State, resume
-from overhaul.system.accelerator import of_main, other_gpus_hidden
+from overhaul.system.accelerator import of_main, other_gpus_hidden, threads
 from overhaul.system.files import write_folder
 from overhaul.system.messages import UserError, warn
 from overhaul.system.preemption import Preempted, note_saved
@@ -82,7 +82,7 @@ class Checkpointer:
 
     def save(self, then: str = "; training goes on, and it is tried again") -> None:
         """Write the state down; a failure is told by the main process, with what comes then, and remembered."""
-        self.state.processes = self.accelerator.num_processes
+        self.state.processes, self.state.threads = self.accelerator.num_processes, threads(self.accelerator)
         try:
             self.write()
             self.newest, self.unsaved = self.state.name, None

@@ -28,8 +28,8 @@ class State:
     process, what it has summed up and found in them. metrics: the lines of metrics.jsonl, one a finished epoch.
     teacher_top1: percent. data: what the images are. teacher, student: the SHA-256 of the files of their trained
     weights. positions: of each network whose features were looked for, where they are taken; code: of each that comes
-    from a user's file, the SHA-256 of that. first_batch: see training.first_batch. processes: of those that wrote it.
-    lengths: changes of the run's length. tracker_id: the run's name for wandb.
+    from a user's file, the SHA-256 of that. first_batch: see training.first_batch. processes: of those that wrote it;
+    threads: of each, on a CPU. lengths: changes of the run's length. tracker_id: the run's name for wandb.
     """
 
     epochs: int = 0
@@ -44,6 +44,7 @@ class State:
     code: dict[str, str] = field(default_factory=dict)
     first_batch: dict | None = None
     processes: int = 1
+    threads: int | None = None
     lengths: list[dict] = field(default_factory=list)
     tracker_id: str = field(default_factory=lambda: uuid4().hex)
 

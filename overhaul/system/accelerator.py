@@ -124,6 +124,11 @@ def forget_runs(device: torch.device) -> None:
         gc.collect()
 
 
+def threads(accelerator: Accelerator) -> int | None:
+    """Those that a step is computed by, where that is on a CPU."""
+    return torch.get_num_threads() if accelerator.device.type == "cpu" else None
+
+
 def describe_devices(accelerator: Accelerator) -> str:
     device = accelerator.device.type
     name = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"

@@ -1,12 +1,14 @@
 """What is said to a person: errors, warnings, choices, tables, durations, and text that is safe to print."""
 
 import difflib
+import errno
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 REPO = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -18,12 +20,21 @@ class UserError(ValueError):
     """What the user can mend, and how, in one line; every other error is a fault of ours and keeps its traceback."""
 
 
-def warn(text: str) -> None:
-    """Say something on stderr, above a bar if there is one."""
+def say(text: str, stream: TextIO) -> None:
+    """Write a line, above a bar if there is one; what cannot be written stops nothing."""
     from tqdm import tqdm
 
-    tqdm.write(f"overhaul: {text}", file=sys.stderr)
-    sys.stderr.flush()
+    try:
+        tqdm.write(f"{text}\n", file=stream, end="")  # in one piece, as other processes write there, too
+        stream.flush()
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EPIPE):  # the terminal has closed, or whoever has read it is gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def warn(text: str) -> None:
+    """Say something on stderr."""
+    say(f"overhaul: {text}", sys.stderr)
 
 
 def warn_once(text: str) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,10 +15,11 @@ from typing import NoReturn
 
 STATUS = 85  # of a process that was told to stop and can go on
 NOTHING_SAVED = 84  # of a node's processes, where starting them again would get the run no further
-NAMES = ("SIGTERM", "SIGUSR1")
+NAMES = ("SIGTERM", "SIGUSR1", "SIGHUP")
 ECHO = 1.0  # seconds in which a second signal counts as the same: a launcher passes on what its processes got as well
 ASK = 0.5  # seconds, about, in which processes ask one another once whether they were told to stop
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
+LAUNCHER = re.compile(r"(.*/)?(accelerate|accelerate-launch|torchrun)|(accelerate\.commands|torch\.distributed)\.\w+")
 
 
 class StopRequested(Exception):
@@ -39,7 +41,7 @@ class Preempted(SystemExit):
 
 
 class StopSignal:
-    """What a run does at SIGTERM or SIGUSR1, which it takes over from the command while it is entered.
+    """What a run does at SIGTERM, SIGUSR1 or SIGHUP, which it takes over from the command while it is entered.
 
     Until it is armed a signal raises Preempted at once. Armed, it is answered where the processes meet (`check`). A
     second one ends the process at once. In a program whose signals are not the command's they stay as they are.
@@ -121,7 +123,9 @@ class StopSignal:
 
 
 def signals() -> list[signal.Signals]:
-    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    """Those that stop a run: SIGHUP, of a terminal that closes, only where nohup does not have it ignored."""
+    found = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    return [each for each in found if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -149,9 +153,16 @@ def is_command() -> bool:
 
 def stop_with_launcher() -> None:
     """Be told to stop when the launcher dies, which would otherwise leave its processes behind; on Linux alone."""
-    launched = "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and is_command() and sys.platform == "linux":
+    if sys.platform == "linux" and is_command() and is_launcher(os.getppid()):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_launcher(process: int) -> bool:
+    """Whether a process is Accelerate's or PyTorch's launcher, by its command line: a shell may export what they do."""
+    with suppress(OSError):
+        python, *words = Path(f"/proc/{process}/cmdline").read_text(errors="replace").split("\0")
+        return Path(python).name.startswith("python") and any(map(LAUNCHER.fullmatch, words[:3]))
+    return False
 
 
 # launch/slurm.sh names a file in a folder of the node, OVERHAUL_STATUS_FILE, for the preempted processes' status. With

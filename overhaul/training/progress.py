@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from overhaul.recipe import Setup
 from overhaul.run.state import State
 from overhaul.system.accelerator import Nobody, of_main
-from overhaul.system.messages import duration
+from overhaul.system.messages import duration, say
 from overhaul.system.preemption import StopSignal
 from overhaul.system.signs import Signs
 
@@ -31,8 +30,7 @@ class Progress:
         self.signs, self.means = None, ""  # of the epoch or test that is open, or was last
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        say(text, sys.stdout)
 
     def open_epoch(self, title: str, steps: int, done: int = 0) -> None:
         self.means = ""
@@ -160,8 +158,14 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def resumed(state: State, processes: int) -> str:
+def resumed(state: State, processes: int, threads: int | None) -> str:
+    """What is said where a run goes on, on so many processes of so many threads."""
     words = f"resumed {state.where}"
+    if state.threads and threads and state.threads != threads:
+        words += (
+            f"; it ran on {state.threads} thread{'s' * (state.threads > 1)} before and on {threads} now "
+            f"(OMP_NUM_THREADS): not the same to the last bit, as sums are taken in another order"
+        )
     if state.processes != processes:
         words += (
             f"; it ran on {state.processes} process{'es' * (state.processes > 1)} before and on {processes} now: the "

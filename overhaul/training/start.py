@@ -75,7 +75,7 @@ class Start(Components):
             measure_margins(self, self.progress.say)
         self.write_record()
         if not self.state.begins:
-            self.progress.say(resumed(self.state, self.accelerator.num_processes))
+            self.progress.say(resumed(self.state, self.accelerator.num_processes, system.threads(self.accelerator)))
 
     def write_record(self) -> None:
         on_main(self.accelerator, lambda: self.folder.begin_record(make_record(self, self.state)))

@@ -8,7 +8,7 @@ from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
-from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
+from overhaul.system.preemption import StopRequested, StopSignal
 from overhaul.system.processes import hosts, lost_processes_explained, told
 from overhaul.training.beside import Baseline
 from overhaul.training.build import build
@@ -26,15 +26,14 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     """Train a setup to its end, going on from the folder's newest checkpoint if there is one.
 
     show: tell of it on stdout. Raises UserError, with what to do, for whatever the user can mend; an earlier run in the
-    folder is left whole. Under the command, SIGTERM or SIGUSR1 makes it save its state and raise Preempted, a
-    SystemExit. With run.dry_run it stops after the first few steps, has written nothing, and the Result has no metrics.
+    folder is left whole. Under the command, SIGTERM, SIGUSR1 or SIGHUP makes it save its state and raise Preempted,
+    a SystemExit. With run.dry_run it stops after the first few steps, writes nothing, and the Result has no metrics.
     """
     baseline = Baseline.named_by(run)
     if run.dry_run:
         folder = RunFolder.of(setup, run)
         return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
     run = unless_restarted(run)
-    stop_with_launcher()
     with StopSignal() as stop, RunFolder.of(setup, run) as folder, lost_processes_explained(run.timeout_minutes):
         trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()

@@ -59,12 +59,13 @@ def variants(digits_teacher, few_digits, folder: Path) -> dict[str, tuple[Setup,
 
 @pytest.mark.parametrize("name", ["bf16", "mixup, momentum restarted", "data workers, a broken image"])
 def test_every_kind_of_run_ends_the_same(digits_teacher, few_digits, monkeypatch, tmp_path, name):
+    """With another number of data workers at each start."""
     setup, run = variants(digits_teacher, few_digits, tmp_path)[name]
     whole = train(setup, replace(run, output_dir=str(tmp_path / "whole")))
     steps = {"bf16": (5, 12, 14), "mixup, momentum restarted": (5, 22, 25)}.get(name, (3, 11, 15))
     run = replace(run, output_dir=str(tmp_path / "run"))
-    for step in steps:
-        stop(monkeypatch, setup, run, step)
+    for workers, step in enumerate(steps):
+        stop(monkeypatch, setup, replace(run, workers=workers), step)
     assert outcome(train(setup, run)) == outcome(whole)
     assert all(line.get("broken", 0) == ("broken" in name) for line in whole.metrics)
 

@@ -1,8 +1,11 @@
 """What lies under everything says what it finds wrong in one line."""
 
+import os
+import sys
+
 import pytest
 
-from overhaul.system.messages import UserError, duration, innermost, launched, some, text_table
+from overhaul.system.messages import UserError, duration, innermost, launched, say, some, text_table
 
 
 def test_what_a_launcher_has_not_written_is_refused(monkeypatch):
@@ -13,6 +16,21 @@ def test_what_a_launcher_has_not_written_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "first\x1b[2J")
     with pytest.raises(UserError, match=r"^RANK in the environment .*, not 'first \[2J'; unset it$"):
         launched("RANK")
+
+
+def test_what_cannot_be_written_stops_nothing(capfd):
+    """Whoever reads it is gone, or the disk of the log is full; what is said to others arrives."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as pipe:
+        say("one", pipe)
+        say("two", pipe)
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "w") as full:
+        say("three", full)
+        kept = True  # to be written once there is room
+    assert kept
+    say("four", sys.stdout)
+    assert capfd.readouterr().out == "four\n"
 
 
 @pytest.mark.parametrize(
