@@ -208,11 +208,12 @@ def leave_status(together: bool = False) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process. One of several ends without taking Python down.
+    """End this process without taking Python down, if PyTorch has been loaded.
 
-    PyTorch's gloo threads outlive a DistributedDataParallel, and one that then lets go of a tensor aborts the process.
+    Its gloo threads outlive a DistributedDataParallel, and one that then lets go of a tensor aborts the process. Python
+    would wait for the threads of an upload, too, after a run that was told to stop.
     """
-    if "torch" not in sys.modules or os.environ.get("WORLD_SIZE", "1") == "1":
+    if "torch" not in sys.modules:
         sys.exit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -1,5 +1,6 @@
 """Real processes told to stop, killed and started again; and what they rely on of the libraries and of Linux."""
 
+import functools
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,24 +225,46 @@ def test_the_lock_ends_with_its_process_though_a_forked_worker_lives_on(tmp_path
     os.kill(child, signal.SIGKILL)
 
 
-def test_a_run_killed_during_its_push_is_pushed_by_the_same_command(digits_teacher, tmp_path):
+def of_hub(hub: LocalHub, home: Path) -> dict[str, str]:
+    """The environment of a process that finds no other."""
+    where = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN}
+    return {**where, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+
+
+def test_a_run_stopped_or_killed_during_its_push_is_pushed_by_the_same_command(digits_teacher, tmp_path):
     with LocalHub(tmp_path / "repositories") as hub:
         client = Client(hub, tmp_path / "home")
-        where = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
-        where |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
         arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "1", "--push_to_hub", "me/digits")
-        process = start(*arguments, **where)
-        hub.faults.append(Fault("POST .*/commit/main", status=500, before=process.kill))
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        for number, status in ((signal.SIGTERM, 85), (signal.SIGKILL, -signal.SIGKILL)):
+            process = start(*arguments, **of_hub(hub, tmp_path / "home"))
+            stop = functools.partial(process.send_signal, number)
+            hub.faults.append(Fault("POST .*/commit/main", status=500, before=stop))
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == status and "Traceback" not in err, err
+            told = "overhaul: told to stop by SIGTERM; the same command goes on from the last checkpoint\n"
+            assert err.endswith(told if status == 85 else ""), err
+            hub.faults.clear()
         before = digests(tmp_path / "run" / "final")
-        hub.faults.clear()
         (again,) = client(arguments)
         assert again.status == 0 and "pushed: " in again.out, again.err
         assert digests(tmp_path / "run" / "final") == before
         (evaluated,) = client(["evaluate", "me/digits", "--data", "digits", "--json"])
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert json.loads(evaluated.out)["top1"] == line["test_top1"]
+
+
+def test_a_run_told_to_stop_while_a_student_is_pushed_does_not_wait_for_the_hub(digits_teacher, tmp_path):
+    stuck = threading.Event()
+    with LocalHub(tmp_path / "repositories") as hub:
+        arguments = flags(digits_teacher, tmp_path / "run", "--epochs", "9", "--push_to_hub", "me/digits")
+        process = start(*arguments, "--push_every", "1", **of_hub(hub, tmp_path / "home"))
+        hub.faults.append(Fault("PUT .*", status=500, before=lambda: (stuck.set(), time.sleep(15))))
+        wait_for(process, stuck.is_set)
+        process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        _, err = process.communicate(timeout=120)
+        assert time.monotonic() - told < 14
+    assert process.returncode == 85 and "told to stop by SIGTERM, and saved after " in err, err
 
 
 @pytest.mark.parametrize("launcher", ["accelerate", pytest.param("torchrun", marks=pytest.mark.slow)])

@@ -3,10 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
 PROGRAM = """
-import atexit, sys
+import atexit, sys, threading, time
 sys.modules.setdefault("torch", sys)
 from overhaul.system.preemption import leave
 
@@ -16,15 +14,13 @@ class Kept:
 
 kept = Kept()
 atexit.register(print, "libraries were told")
+threading.Thread(target=time.sleep, args=(60,)).start()
 print("said")
 leave(3)
 """
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_one_of_several_processes_ends_without_taking_python_down(processes, monkeypatch):
-    """Else threads of PyTorch may abort it after a run that has gone well; libraries are told all the same."""
-    monkeypatch.setenv("WORLD_SIZE", processes)
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
-    told = ["said", "libraries were told"] + ["Python was taken down"] * (processes == "1")
-    assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (3, told, "")
+def test_a_process_ends_without_taking_python_down():
+    """Else threads of PyTorch may abort it after a run that has gone well, and one of the Hub's hold it."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said\nlibraries were told\n", "")
