@@ -23,6 +23,7 @@ from overhaul.run import checkpoints
 from overhaul.setups import SETUPS, wide_resnet
 from overhaul.system import preemption
 from overhaul.system.preemption import Preempted, installed, stop_at_once
+from overhaul.training import trainer
 from overhaul.training.trainer import Result, Trainer, train
 
 SMALL_NET = wide_resnet(10, 1, num_classes=10)
@@ -87,6 +88,20 @@ def told(rank: int, number: int, step: int, *argv) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "after_step", after_step)
         patch.setattr(preemption, "ASK", 0)
+        return command(*argv)
+
+
+def told_in_test(rank: int, number: int, *argv) -> SimpleNamespace:
+    """The command, where the process of that rank gets a real signal as an epoch's student is tested."""
+    evaluate = trainer.evaluate
+
+    def evaluating(*arguments, **more):
+        if os.environ.get("RANK") == str(rank):
+            os.kill(os.getpid(), number)
+        return evaluate(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "evaluate", evaluating)
         return command(*argv)
 
 
