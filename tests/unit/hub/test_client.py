@@ -197,7 +197,7 @@ def test_what_a_repository_may_not_ask_for(tmp_path, overhaul, monkeypatch, conf
     (tmp_path / "c0ffee" / "config.json").write_text(config)
     fetched = []
 
-    def hf_hub_download(repo, file, revision=None, dry_run=False):
+    def hf_hub_download(repo, file, revision=None, dry_run=False, force_download=False):
         if dry_run:
             return SimpleNamespace(file_size=5_000_000 if file == "model.safetensors" else 100)
         fetched.append(file)
