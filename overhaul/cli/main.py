@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
 from overhaul.report import methods, tables
-from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
+from overhaul.system.messages import UserError, choose, launched, printable, printable_lines, without_tokens
 from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
 
 
@@ -209,5 +209,5 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
         result = called(**shown, **values)
     if launched("RANK") == 0:
         lines = result if command.json == "lines" else [result]
-        print("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))
+        print("\n".join(map(json.dumps, lines)) if as_json else printable_lines(command.text(result, values)))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from overhaul.hub import card, client
 from overhaul.hub.config import read_config
+from overhaul.hub.markdown import unescaped
 from overhaul.options import Run
 from overhaul.report import plots
 from overhaul.run.folder import STUDENT, RunFolder, best_line, is_student
@@ -48,7 +49,7 @@ def make_repository(folder: RunFolder, student: Path, target: Path, repo: str, w
     made = RunFolder(target)
     made.write_record(record)
     made.write_metrics(metrics)
-    (target / "curves.png").write_bytes(plots.draw(metrics, card.title(record)))
+    (target / "curves.png").write_bytes(plots.draw(metrics, unescaped(card.title(record))))
     (target / "README.md").write_text(card.render(record, metrics, config, repo, which, epochs))
     return best if which == "best" else last
 

@@ -22,7 +22,7 @@ def warn(text: str) -> None:
     """Say something on stderr, above a bar if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(f"overhaul: {text}", file=sys.stderr)
+    tqdm.write(f"overhaul: {printable(text)}", file=sys.stderr)
     sys.stderr.flush()
 
 
@@ -63,7 +63,9 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def check_repo(what: str, repo: str) -> None:
     """UserError for what cannot be the name of a repository on the Hub."""
     if not REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
-        raise UserError(f"{what} {repo}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and .")
+        raise UserError(
+            f"{what} {repo[:200]}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and ."
+        )
 
 
 def is_hub_id(source: str) -> bool:
@@ -77,7 +79,11 @@ def is_hub_id(source: str) -> bool:
 def check_source(source: str) -> None:
     """UserError for trained weights in no file or folder that is there, which nobody else has either; asks nobody."""
     path, theirs = Path(source).expanduser(), source == "torchvision" or re.fullmatch(r"torchvision:\w+@\w+", source)
-    if not (theirs or path.is_dir() or path.is_file() or is_hub_id(source)):
+    try:
+        there = path.is_dir() or path.is_file()
+    except OSError as error:  # a name that is too long, or a folder that is not ours
+        raise UserError(f"{source[:200]}: {error.strerror}") from None
+    if not (theirs or there or is_hub_id(source)):
         raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 
@@ -102,6 +108,11 @@ def innermost(error: BaseException) -> str:
 def printable(text: str) -> str:
     """On one line, without what would move a terminal's cursor."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines, whose columns stay."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
 def without_tokens(text: str) -> str:
