@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from overhaul.report import methods, tables
 from overhaul.system.messages import UserError, choose, launched, printable, printable_lines, without_tokens
+from overhaul.system.network import check_environment
 from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
 
 
@@ -166,6 +167,7 @@ def run(argv: list[str]) -> int:
         return 0
     name, *argv = argv
     choose("command", name, tuple(COMMANDS))
+    check_environment()
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])

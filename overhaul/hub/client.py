@@ -8,7 +8,7 @@ from pathlib import Path
 
 from overhaul.hub.failures import LOGIN, Missing, Unreachable, ask, prepare, status
 from overhaul.system.files import sha256
-from overhaul.system.messages import UserError, check_repo
+from overhaul.system.messages import UserError, check_repo, first_line
 from overhaul.system.network import within
 
 __all__ = ["Missing", "Unreachable", "download", "files", "parts", "upload", "whoami"]
@@ -130,7 +130,11 @@ def whoami() -> str | None:
     """Whose the token is, or None where the Hub cannot be asked; UserError without a token that it knows."""
     from huggingface_hub import HfApi, errors, get_token
 
-    if not get_token():
+    try:
+        token = get_token()
+    except (OSError, ValueError) as error:
+        raise UserError(f"the Hub's token cannot be read ({first_line(error)}): {LOGIN}") from None
+    if not token:
         raise UserError(f"pushing to the Hub needs a token: {LOGIN}")
     prepare()
     try:

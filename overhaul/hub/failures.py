@@ -10,7 +10,7 @@ from overhaul.system.network import Refused, TooLate, guard, within
 
 OF_CACHE = {  # errors of the cache's folder
     *(errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    *(errno.EISDIR, errno.ELOOP, errno.EPERM),
+    *(errno.EISDIR, errno.ENOENT, errno.ELOOP, errno.EPERM),
 }
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -69,8 +69,6 @@ def reason(error: Exception, revision: str | None = None) -> str:
         return f"{cause.strerror}: {cause.filename or 'the cache'}; HF_HOME says where the cache is"
     if isinstance(error, Refused):
         return str(error)
-    if not constants.ENDPOINT.startswith(("https://", "http://")):
-        return f"HF_ENDPOINT is no address of the web ({constants.ENDPOINT[:80]}); unset it"
     if isinstance(error, TooLate):
         return f"{error} from {constants.ENDPOINT}; try again"
     why = first_line([*causes(error)][-1])[:300]

@@ -1,5 +1,6 @@
 """A student's repository of the Hub, copied into a folder; nothing of it is run."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def pull(source: str, out: str | Path) -> dict:
     its code is not there, and this is said. Raises UserError for a folder in use, and for what load would refuse.
     """
     out, (repo, revision) = Path(out).expanduser(), client.parts(source)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is in use; name a folder that is not there yet")
     weights, commit = checked_weights(repo, revision)
     files = {name: weights.parent / name for name in ("config.json", weights.name)}

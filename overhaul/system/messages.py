@@ -1,5 +1,6 @@
 """What is said to a person: errors, warnings, choices, tables, durations, and text that is safe to print."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -120,8 +121,9 @@ def without_tokens(text: str) -> str:
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import get_token
 
-        if token := get_token():
-            text = text.replace(token, "***")
+        with contextlib.suppress(OSError, ValueError):  # of a file of tokens that cannot be read
+            if token := get_token():
+                text = text.replace(token, "***")
     return TOKEN.sub("***", text)
 
 

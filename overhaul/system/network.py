@@ -1,10 +1,15 @@
 """The network: how long the Hub may take, and which of its answers are taken, whichever library asks it."""
 
+import os
 import queue
 import re
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from overhaul.system.messages import UserError
 
 ANSWER = 30  # seconds for a connection, and for the next bytes of an answer
 LONGEST_WAIT = 60  # seconds that the Hub may ask for before another try
@@ -20,6 +25,24 @@ class Refused(Exception):
 
 class TooLate(Exception):
     """There is no answer yet."""
+
+
+def check_environment() -> None:
+    """UserError for variables of the Hub that its library cannot even be imported with."""
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    try:
+        told = urlsplit(endpoint)
+        whole = told.scheme in ("http", "https") and told.hostname and told.port != 0 and endpoint.isascii()
+    except ValueError:
+        whole = False
+    if not whole or not endpoint.isprintable():
+        raise UserError(f"HF_ENDPOINT is no address of the web ({endpoint[:80]!r}); unset it")
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        if not re.fullmatch(r"\d{0,9}", said := os.environ.get(name, "")):
+            raise UserError(f"{name} is a whole number of seconds, not {said[:80]!r}; unset it")
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        if (said := os.environ.get(name)) and Path(said).is_file():
+            raise UserError(f"{name} is a folder, and {said} is a file; name another, or unset it")
 
 
 @cache

@@ -130,6 +130,11 @@ def as_folder(name: str) -> Callable[[Path], None]:
     return make
 
 
+def beside(name: str) -> Callable[[Path], object]:
+    """An empty file of that name."""
+    return lambda folder: (folder / name).touch()
+
+
 def file(name: str, make: Callable[[Path], object], says: str) -> Case:
     return Case(f"weights: {name}", exported("w.safetensors"), says, make)
 
@@ -231,10 +236,25 @@ CASES = [
     Case("name: a revision that is a path", exported("me/x@/etc"), "a revision is a branch"),
     Case("name: pull with a line break", ("pull", "me/x\ny", "--out", "out"), "is named USER/REPO"),
     Case("name: pull of a revision that moves a cursor", ("pull", "me/x@\x1b[2J", "--out", "o"), "a revision is"),
-    Case("name: push of a file", ("push", "run", "me/x"), "", lambda folder: (folder / "run").write_text("")),
+    Case("name: push of a file", ("push", "run", "me/x"), "is not the folder of a run", beside("run")),
+    Case("name: push of 5,000 letters", ("push", "a" * 5000, "me/x"), "is not the folder of a run"),
     Case("name: push of what is not there", ("push", "nowhere\0", "me/x"), "is not the folder of a run"),
     Case("name: push to a repository of 5,000 letters", ("push", "run", "me/" + "x" * 5000), "is named USER/REPO"),
     Case("name: --push_to_hub above its user", ("train", "--setup", "digits", "--push_to_hub", "../x"), "USER/REPO"),
     Case("name: --push_to_hub with NUL", ("train", "--setup", "digits", "--push_to_hub", "me/x\0"), "USER/REPO"),
+    *(
+        Case(f"environment: {name}={value!a}", exported("w.pt"), f"{name} is", environment={name: value})
+        for name, value in (
+            ("HF_ENDPOINT", "huggingface.co"),
+            ("HF_ENDPOINT", "file:///etc"),
+            ("HF_ENDPOINT", "http://["),
+            ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+            ("HF_ENDPOINT", "http://a\x1b[2J\u202e"),
+            ("HF_HUB_ETAG_TIMEOUT", "soon"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "-1"),
+        )
+    ),
+    Case("environment: HF_HOME is a file", exported("w.pt"), "is a file", beside("home"), {"HF_HOME": "home"}),
+    Case("environment: HF_TOKEN of two lines", exported("w.pt"), "no such file", environment={"HF_TOKEN": "hf_a\nb"}),
     Case("name: a pipe", exported("w.pt"), "there is no such file", lambda folder: os.mkfifo(folder / "w.pt")),
 ]
