@@ -95,7 +95,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def reason_of_status(code: int, error) -> str:
     wait = error.response.headers.get("Retry-After")
     said = error.response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or ""
-    said = f" ({first_line(Exception(said))})" if said else ""
+    said = f" ({first_line(Exception(said))[:300]})" if said else ""
     if code == 401:
         return f"the Hub does not know the token: {LOGIN}"
     if code == 403:
@@ -106,7 +106,7 @@ def reason_of_status(code: int, error) -> str:
         return f"the Hub has had too many requests; try again{f' in {wait[:20]} s' if wait else ' later'}"
     if code >= 500:
         return f"the Hub is in trouble ({code}); try again later"
-    return f"the Hub answered {code}{said or f' ({first_line(error)})'}"
+    return f"the Hub answered {code}{said or f' ({first_line(error)[:300]})'}"
 
 
 def status(error: BaseException) -> int | None:
