@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
 from overhaul.report import methods, tables
-from overhaul.system.messages import UserError, choose, launched, printable, say, without_tokens
+from overhaul.system.messages import UserError, choose, launched, printable, printable_lines, say, without_tokens
+from overhaul.system.network import check_environment
 from overhaul.system.preemption import (
     Preempted,
     enlist,
@@ -177,6 +178,7 @@ def run(argv: list[str]) -> int:
         return 0
     name, *argv = argv
     choose("command", name, tuple(COMMANDS))
+    check_environment()
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
@@ -221,5 +223,5 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
         result = called(**shown, **values)
     if launched("RANK") == 0:
         lines = result if command.json == "lines" else [result]
-        print("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))
+        print("\n".join(map(json.dumps, lines)) if as_json else printable_lines(command.text(result, values)))
     return 0

@@ -18,6 +18,7 @@ from overhaul.data.tables import Tables, find_tables, quiet, refuse_config
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line, innermost, printable
+from overhaul.system.network import guard
 
 HUB_IDS = {name: known.hub_id for name, known in KNOWN.items()}
 NAMES = ("digits", *HUB_IDS)
@@ -111,6 +112,8 @@ def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tab
     if (local / "prepared.json").exists() and not (local / "README.md").exists():
         raise UserError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
     source = str(local) if local.is_dir() else HUB_IDS.get(data, data)
+    if not local.is_dir():
+        guard()
     with quiet() as said:
         try:
             return find_tables(source, options.data_config, streaming)

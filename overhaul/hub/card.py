@@ -6,12 +6,12 @@ from overhaul.data.known import TITLES
 from overhaul.hub import taught
 from overhaul.hub.config import preprocessing
 from overhaul.hub.entries import library_of
-from overhaul.hub.markdown import LICENCES, escaped, licence_line, name_of, net_named, positions
+from overhaul.hub.markdown import LICENCES, code, escaped, licence_line, name_of, net_named, positions
 from overhaul.recipe import Preprocessing, Published
 from overhaul.report.tables import plain
 from overhaul.run.folder import best_line
 from overhaul.setups import SETUPS
-from overhaul.system.messages import millions
+from overhaul.system.messages import millions, printable
 
 TEMPLATE = Path(__file__).parent / "card.md"
 
@@ -45,7 +45,7 @@ def render(record: dict, metrics: list[dict], config: dict, repo: str, which: st
         epoch=line["epoch"],
         epochs=epochs,
         seed=record["run"]["seed"],
-        hardware=record["run"]["hardware"],
+        hardware=escaped(record["run"]["hardware"]),
         method=taught.about(record),
         citations=taught.citations(record),
         licence=licence_line(licence, student.get("started_from")),
@@ -64,7 +64,7 @@ def loading(student: dict, library: str) -> dict:
         "library": library,
         "architecture": student["family"].partition(":")[2],
         "arguments": ", ".join(f"{key}={value!r}" for key, value in net_named(student).arguments.items()),
-        "code": student["family"] if library == "file" else None,
+        "code": code(student["family"]) if library == "file" else None,
         "needs_ours": "" if in_timm else " and overhaul",
         "import_ours": "" if in_timm else "\nimport overhaul.timm_models",
     }
@@ -83,7 +83,7 @@ def is_own(record: dict) -> bool:
 
 def data_name(record: dict) -> str:
     name = record["data"]["name"]
-    return name if is_own(record) else TITLES.get(name, name)
+    return printable(name if is_own(record) else TITLES.get(name, name))
 
 
 def counts_of(record: dict, before: str = "") -> str:
@@ -100,7 +100,7 @@ def data_of(record: dict) -> str:
     if is_own(record):
         return escaped(data_name(record)) + counts_of(record)
     linked = f"[{escaped(data_name(record))}](https://huggingface.co/datasets/{data['hub_id']})"
-    revision = f" (revision {data['revision']})" if data["revision"] else ""
+    revision = f" (revision {escaped(data['revision'])})" if data["revision"] else ""
     return (linked if data["hub_id"] else escaped(data_name(record))) + revision
 
 
@@ -153,7 +153,7 @@ def recipe(record: dict) -> list[tuple[str, str]]:
     texts = {
         name: plain(each) if isinstance(each, dict) else str(each) for name, each in rows.items() if each is not None
     }
-    return [(name, text.replace("|", " ")) for name, text in texts.items()]
+    return [(escaped(name), escaped(text)) for name, text in texts.items()]
 
 
 def source_of(weights: dict | None) -> str | None:

@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -25,6 +26,7 @@ PLAIN = [  # beside tensors: what trainers keep with the weights, and NumPy's ar
     np.dtype,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdg"),
 ]  # fmt: skip
+NUMPY = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")  # that torch takes
 NESTED = 3  # how deep weights lie in a file
 NAMED = 8  # entries of a file that a message lists
 
@@ -37,22 +39,37 @@ def read_contents(path: Path) -> object:
     return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
-def states(contents: object, entry: str = "", depth: int = NESTED) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The weights in a file's contents, as state dicts, each with the entry that it lies under ("" at the top)."""
-    if not isinstance(contents, Mapping):
-        return
-    if own := {name: tensor(value) for name, value in contents.items() if is_weight(name, value)}:
-        yield entry, own
-    if depth:
-        for key, value in contents.items():
-            yield from states(value, f"{entry}.{key}" if entry else str(key), depth - 1)
+def states(contents: object) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The weights in a file's contents, as state dicts, each with the entry that it lies under ("" at the top).
+
+    What lies under several entries is found under the first.
+    """
+    seen, found = set(), [("", contents)]
+    for depth in range(NESTED + 1):
+        inner = []
+        for entry, value in found:
+            if not isinstance(value, Mapping) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if own := {name: tensor(each) for name, each in value.items() if is_weight(name, each)}:
+                yield entry, own
+            if depth < NESTED:
+                inner += [(f"{entry}.{key}" if entry else str(key), each) for key, each in value.items()]
+        found = inner
 
 
 def is_weight(name: object, value: object) -> bool:
+    if not isinstance(name, str) or name == "n_averaged":
+        return False
     if isinstance(value, np.ndarray):
-        return isinstance(name, str) and value.dtype.kind in "fiub"
-    dense = torch.is_tensor(value) and value.layout == torch.strided and not value.is_quantized
-    return isinstance(name, str) and name != "n_averaged" and dense
+        return value.dtype.name in NUMPY and value.dtype.isnative
+    return torch.is_tensor(value) and is_whole(value)
+
+
+def is_whole(value: Tensor) -> bool:
+    """Whether a tensor has all of its numbers, one by one, in memory."""
+    dense = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    return dense and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def tensor(value: Tensor | np.ndarray) -> Tensor:
@@ -64,13 +81,14 @@ def described(contents: object) -> str:
     if not isinstance(contents, Mapping) or all(is_weight(*item) for item in contents.items()):
         return "nothing" if isinstance(contents, Mapping) and not contents else kind(contents)
     more = f" and {len(contents) - NAMED} more" if len(contents) > NAMED else ""
-    entries = [f"{printable(str(key))[:60]} ({kind(value)})" for key, value in list(contents.items())[:NAMED]]
+    first = sorted(contents.items(), key=lambda item: is_weight(*item))
+    entries = [f"{printable(str(key))[:60]} ({kind(value)})" for key, value in first[:NAMED]]
     return ", ".join(entries) + more
 
 
 def kind(value: object) -> str:
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return f"a tensor {list(value.shape)}"
+        return f"{'a' if is_weight('', value) else 'no plain'} tensor {list(value.shape)}"
     if isinstance(value, Mapping):
         weights = [name for name, each in value.items() if is_weight(name, each)]
         heads = list(dict.fromkeys(printable(name.split(".")[0])[:60] for name in weights))
@@ -88,6 +106,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def read_pickle(path: Path) -> object:
     """The contents of a torch file; anything in it but tensors and plain values is refused."""
+    refuse_compressed(path)
     try:
         with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -102,3 +121,14 @@ def read_pickle(path: Path) -> object:
         raise UserError(
             f"{path} is not a checkpoint, or a broken one; what is read is what torch.save writes of a state_dict"
         ) from None
+
+
+def refuse_compressed(path: Path) -> None:
+    """UserError for a zip file whose parts are more than the file, which torch does not write."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # of which torch tells
+        return
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise UserError(f"{path} is compressed, and could become any size; save it again with torch.save")

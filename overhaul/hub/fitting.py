@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from overhaul import models
@@ -21,6 +22,7 @@ ELSE = (  # what is said of weights that none of our families has
     "weights of another network are named with it: timm:NAME, torchvision:NAME or FILE.py:FUNCTION as --student, "
     "--teacher (the file then as --student.weights, --teacher.weights) or --net"
 )
+READ = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what floating weights may be stored as
 COUNTERS = "num_batches_tracked"  # of BatchNorm's steps, which checkpoints older than PyTorch 0.4.1 lack
 
 
@@ -71,12 +73,15 @@ class Expected:
             for name in both
             if list(state[name].shape) != shapes[name]
         ]
-        whole = [name for name in both if self.tensors[name].is_floating_point()]
-        odd = [name for name in whole if not state[name].is_floating_point() or not state[name].isfinite().all()]
+        fits = [name for name in both if list(state[name].shape) == shapes[name]]
+        real = [name for name in fits if self.tensors[name].is_floating_point()]
+        strange = [f"{name} {str(state[name].dtype)[6:]}" for name in real if state[name].dtype not in READ]
+        odd = [name for name in real if state[name].dtype in READ and not state[name].isfinite().all()]
         kinds = (
             ("missing", missing),
             ("unexpected", unexpected),
             ("misshapen", misshapen),
+            ("not of fp16, bf16, fp32 or fp64", strange),
             ("not finite numbers", odd),
         )
         return [f"{len(names)} {kind} ({some(names, 3)})" for kind, names in kinds if names]

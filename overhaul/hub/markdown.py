@@ -7,6 +7,7 @@ from overhaul.hub.entries import library_of
 from overhaul.hub.students import UNKNOWN
 from overhaul.recipe import FUNCTION, Net
 from overhaul.report.tables import filled
+from overhaul.system.messages import printable
 
 LICENCES = (  # by the names that the Hub gives them; any other is "other" there
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail"),
@@ -33,14 +34,25 @@ def name_of(network: dict) -> str:
 
 
 def escaped(text: str) -> str:
-    """With backslashes before what Markdown or HTML would take for its own."""
-    return re.sub(r"([\\`*\[\]<>|~&])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    """On one line, with backslashes before what Markdown or HTML would take for its own."""
+    return re.sub(r"([\\`*\[\]<>|~&$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(text))
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def code(text: str) -> str:
+    """As it may stand between backticks or in quotes, in a cell of a table too: without the letters that end them."""
+    return re.sub(r"[`|\"\\]", " ", printable(text))
 
 
 def licence_line(licence: str, started_from: dict | None) -> str:
     if not started_from:
         return (
-            "The weights are under the MIT licence." if licence == "mit" else f"The licence of the weights: {licence}."
+            "The weights are under the MIT licence."
+            if licence == "mit"
+            else f"The licence of the weights: {escaped(licence)}."
         )
     source = escaped(str(started_from["source"]))
     if licence == UNKNOWN:
@@ -65,5 +77,4 @@ def positions(record: dict) -> list[tuple[str, ...]]:
 
 def place(of: dict) -> str:
     shape = f"{of['channels']} x {of['height']} x {of['width']}"
-    module = str(of["module"]).replace("`", "").replace("|", " ")
-    return f"`{module}`, /{of['stride']}, {shape}, {escaped(str(of['activation']))}"
+    return f"`{code(str(of['module']))}`, /{of['stride']}, {shape}, {escaped(str(of['activation']))}"

@@ -1,5 +1,6 @@
 """A run's student as a repository of the Hub: put together, pushed, and pushed again while it trains."""
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from overhaul.hub import card, client
 from overhaul.hub.config import read_config
+from overhaul.hub.markdown import unescaped
 from overhaul.options import Run
 from overhaul.report import plots
 from overhaul.run.folder import STUDENT, RunFolder, best_line, is_student
@@ -22,8 +24,8 @@ def push(folder: str | Path, repo: str, private: bool = False, best: bool = Fals
     """
     folder, which = RunFolder(Path(folder).expanduser()), "best" if best else "final"
     check_repo("overhaul push", repo)
-    if not folder.record_file.is_file():
-        raise UserError(f"{folder.path} is not the folder of a run")
+    if not os.path.isfile(folder.record_file):  # nor has any name that no file can have
+        raise UserError(f"{str(folder.path)[:200]} is not the folder of a run")
     if not is_student(folder.student(which)):
         so_far = "" if best else "; it has not finished: --best takes its best student so far"
         raise UserError(f"{folder.path} has no {which} student{so_far}")
@@ -48,7 +50,7 @@ def make_repository(folder: RunFolder, student: Path, target: Path, repo: str, w
     made = RunFolder(target)
     made.write_record(record)
     made.write_metrics(metrics)
-    (target / "curves.png").write_bytes(plots.draw(metrics, card.title(record)))
+    (target / "curves.png").write_bytes(plots.draw(metrics, unescaped(card.title(record))))
     (target / "README.md").write_text(card.render(record, metrics, config, repo, which, epochs))
     return best if which == "best" else last
 

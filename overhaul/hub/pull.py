@@ -1,5 +1,6 @@
 """A student's repository of the Hub, copied into a folder; nothing of it is run."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from overhaul.hub.files import read_safetensors
 from overhaul.hub.weights import build, config_on_hub, download_weights, from_hub
 from overhaul.models.limits import LARGEST_BYTES
 from overhaul.system.files import folder_beside
-from overhaul.system.messages import UserError, check_repo, warn
+from overhaul.system.messages import UserError, warn
 
 ACCOUNTS = ("README.md", "overhaul.json", "metrics.jsonl", "curves.png")  # that a student's repository may have
 
@@ -20,11 +21,10 @@ def pull(source: str, out: str | Path) -> dict:
     where the Hub does not answer}. A student whose network is a function of somebody's file is copied as it is, since
     its code is not there, and this is said. Raises UserError for a folder in use, and for what load would refuse.
     """
-    out, (repo, _, revision) = Path(out).expanduser(), source.partition("@")
-    check_repo("overhaul pull", repo)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out, (repo, revision) = Path(out).expanduser(), client.parts(source)
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is in use; name a folder that is not there yet")
-    weights, commit = checked_weights(repo, revision or None)
+    weights, commit = checked_weights(repo, revision)
     files = {name: weights.parent / name for name in ("config.json", weights.name)}
     left_out = []
     for name in ACCOUNTS:

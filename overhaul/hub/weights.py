@@ -71,8 +71,7 @@ def fetch(source: str, net: Net | None = None, usual: Net | None = None, key: st
     if zoo.is_entry(source):
         weights = from_entry(source, net)
     else:
-        repo, _, revision = source.partition("@")
-        weights = from_folder(path, net) if path.is_dir() else from_hub(repo, revision or None, net)
+        weights = from_folder(path, net) if path.is_dir() else from_hub(*client.parts(source), net)
     if net and not same(net, weights.net):
         raise UserError(f"{source} holds {weights.net}, not {net}; leave out its family and kwargs")
     return weights
@@ -99,8 +98,7 @@ def told(named: Net) -> tuple[Net, dict]:
     source, path = named.weights, Path(named.weights).expanduser()
     check_source(source)
     if is_hub_id(source) and not path.exists():
-        repo, _, revision = source.partition("@")
-        config, _ = config_on_hub(repo, revision or None)
+        config, _ = config_on_hub(*client.parts(source))
         return known_net(config, source, named.named), config
     weights = fetch(source, named.named, key=named.key)
     return weights.net, weights.config
@@ -112,8 +110,8 @@ def at_commit(source: str) -> str:
         return zoo.resolved(source)
     if source == "torchvision" or Path(source).expanduser().exists() or not is_hub_id(source):
         return source
-    repo, _, revision = source.partition("@")
-    return f"{repo}@{client.download(repo, 'config.json', revision or None).parent.name}"
+    repo, revision = client.parts(source)
+    return f"{repo}@{client.download(repo, 'config.json', revision).parent.name}"
 
 
 def from_folder(folder: Path, named: Net | None) -> Weights:
@@ -200,7 +198,7 @@ def download_weights(repo: str, commit: str, largest: int) -> Path:
         return client.download(repo, "model.safetensors", commit, largest=largest)
     except client.Missing as missing:
         pickles = [name for name in client.files(repo, commit) if name.endswith(client.PICKLES)]
-        but = f" and has pickled weights ({pickles[0]}), which are never read from the Hub" if pickles else ""
+        but = f" and has pickled weights ({pickles[0][:200]}), which are never read from the Hub" if pickles else ""
         raise UserError(f"{missing}{but}") from None
 
 

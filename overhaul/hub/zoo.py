@@ -1,5 +1,7 @@
 """The trained weights that torchvision offers for its networks, by name: torchvision:NAME@ENTRY."""
 
+import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +13,11 @@ from overhaul.hub.entries import net_entries
 from overhaul.hub.renaming import converted
 from overhaul.models import libraries
 from overhaul.recipe import LIBRARY, Net
-from overhaul.system.messages import UserError
+from overhaul.system.files import sha256
+from overhaul.system.messages import UserError, first_line
+from overhaul.system.network import TooLate, within
+
+HASH = re.compile(r"-([0-9a-f]{8,})\.")  # in the name of a file of torchvision
 
 
 def is_entry(source: str) -> bool:
@@ -25,14 +31,18 @@ def resolved(source: str) -> str:
 
 
 def download(entry, what: str) -> tuple[dict[str, Tensor], Path]:
-    """The weights of an entry, their hash checked, and the file that they lie in."""
+    """The weights of an entry, their hash checked, those of torch's cache too, and the file that they lie in."""
+    fetch = partial(entry.get_state_dict, progress=False, check_hash=True, weights_only=True)
+    file = Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
     try:
-        state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
+        state = within(fetch, round(entry.meta.get("_file_size", 1000) * 1e6))
+    except (OSError, RuntimeError, TooLate) as error:
         raise UserError(
-            f"the weights {what} could not be downloaded ({error}); give a file of them in their place"
+            f"the weights {what} could not be downloaded ({first_line(error)}); give a file of them in their place"
         ) from None
-    return state, Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
+    if (named := HASH.search(file.name)) and not sha256(file).startswith(named[1]):
+        raise UserError(f"the weights {what} in {file} are others than it names, by their SHA-256; delete the file")
+    return state, file
 
 
 def fetch(source: str, named: Net | None) -> tuple[Net, dict[str, Tensor], dict, Path]:

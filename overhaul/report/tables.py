@@ -4,7 +4,7 @@ import json
 import textwrap
 
 from overhaul.recipe import Published
-from overhaul.system.messages import millions, text_table
+from overhaul.system.messages import millions, printable, text_table
 
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 KINDS = {"int": "a whole number", "bool": "true or false", "float": "a number"}
@@ -132,8 +132,8 @@ def accuracy(result: dict, called: dict) -> str:
 def predictions(answers: list[dict], called: dict) -> str:
     lines = []
     for answer in answers:
-        classes = ", ".join(f"{name} {100 * share:.2f} %" for name, share in answer["classes"])
-        lines.append(f"{answer['image']}: {classes}")
+        classes = ", ".join(f"{printable(name)} {100 * share:.2f} %" for name, share in answer["classes"])
+        lines.append(f"{printable(answer['image'])}: {classes}")
     return "\n".join(lines)
 
 

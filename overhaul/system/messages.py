@@ -1,5 +1,6 @@
 """What is said to a person: errors, warnings, choices, tables, durations, and text that is safe to print."""
 
+import contextlib
 import difflib
 import errno
 import os
@@ -34,7 +35,7 @@ def say(text: str, stream: TextIO) -> None:
 
 def warn(text: str) -> None:
     """Say something on stderr."""
-    say(f"overhaul: {text}", sys.stderr)
+    say(f"overhaul: {printable(text)}", sys.stderr)
 
 
 def warn_once(text: str) -> None:
@@ -74,7 +75,9 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def check_repo(what: str, repo: str) -> None:
     """UserError for what cannot be the name of a repository on the Hub."""
     if not REPO.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
-        raise UserError(f"{what} {repo}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and .")
+        raise UserError(
+            f"{what} {repo[:200]}: a repository of the Hub is named USER/REPO, in letters, digits, -, _ and ."
+        )
 
 
 def is_hub_id(source: str) -> bool:
@@ -88,7 +91,11 @@ def is_hub_id(source: str) -> bool:
 def check_source(source: str) -> None:
     """UserError for trained weights in no file or folder that is there, which nobody else has either; asks nobody."""
     path, theirs = Path(source).expanduser(), source == "torchvision" or re.fullmatch(r"torchvision:\w+@\w+", source)
-    if not (theirs or path.is_dir() or path.is_file() or is_hub_id(source)):
+    try:
+        there = path.is_dir() or path.is_file()
+    except OSError as error:  # a name that is too long, or a folder that is not ours
+        raise UserError(f"{source[:200]}: {error.strerror}") from None
+    if not (theirs or there or is_hub_id(source)):
         raise UserError(f"{source}: there is no such file or folder, and it is not a Hub id (USER/REPO)")
 
 
@@ -115,13 +122,19 @@ def printable(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
+def printable_lines(text: str) -> str:
+    """The same for text of several lines, whose columns stay."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
 def without_tokens(text: str) -> str:
     """With *** in place of the Hub's tokens."""
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import get_token
 
-        if token := get_token():
-            text = text.replace(token, "***")
+        with contextlib.suppress(OSError, ValueError):  # of a file of tokens that cannot be read
+            if token := get_token():
+                text = text.replace(token, "***")
     return TOKEN.sub("***", text)
 
 

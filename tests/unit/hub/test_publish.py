@@ -150,6 +150,29 @@ def test_names_in_a_card_are_no_markdown(text, safe):
     assert markdown.escaped(text) == safe
 
 
+HOSTILE = "a|b\n# c\x1b[2J\u202e\u2066\u200f <script> **d** $x^$ [e](f) `g`"
+
+
+def test_nothing_that_a_user_names_is_markdown_html_or_moves_a_cursor_in_a_card(student):
+    """The data, the source of the teacher, the machine and a function of a file, in text, tables and metadata."""
+    record, metrics = RunFolder(student).read()
+    config = student_config.read_config(student / "final" / "config.json")
+    record["data"] |= {"name": HOSTILE, "hub_id": None, "local_copy": True, "training_images": HOSTILE}
+    record["teacher"] |= {"source": HOSTILE, "family": "`x`\u202e.py:make", "kwargs": {}}
+    record["student"] |= {"family": 'x"`.py:make', "kwargs": {}}
+    record["run"] |= {"hardware": HOSTILE, HOSTILE: HOSTILE}
+    record["positions"][0]["student"]["module"] = "a`b|c\x1b\n"
+    text = card.render(record, metrics, config, "me/student", "final", 2)
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
+    body = ModelCard(text).text
+    for words in ("<script>", "\n# c", "**d**", "[e]", " | b", "a|b", "$x^$"):
+        assert not re.search(rf"(?<!\\){re.escape(words)}", body), words
+    rows = [line for line in body.splitlines() if line.startswith("| ") and "training images" in line]
+    assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 3
+    assert 'network = overhaul.load("me/student", net="x  .py:make")' in body
+    assert plots.draw(metrics, markdown.unescaped(card.title(record))).startswith(b"\x89PNG")
+
+
 NEW = ("classes", "images", "test_split")  # entries of a record's data
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.runs import WHOLE, same_weights
 import overhaul as package
 from overhaul import hub, models
 from overhaul.hub import config as student_config
+from overhaul.hub import zoo
 from overhaul.setups import SETUPS, Net
 
 
@@ -126,6 +128,7 @@ def test_torchvision_weights_from_its_own_cache(tmp_path, monkeypatch):
     import torchvision
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(zoo, "HASH", re.compile("no file has one"))
     theirs = torchvision.models.resnet50().eval()
     name = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -134,6 +137,15 @@ def test_torchvision_weights_from_its_own_cache(tmp_path, monkeypatch):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_torchvision_weights_that_are_others_than_their_name_says_are_refused(tmp_path, monkeypatch, overhaul):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({"classifier.1.weight": torch.zeros(1000, 1280)}, file)
+    result = overhaul("export", "torchvision:mobilenet_v2@IMAGENET1K_V1", "--format", "pt2", "--out", tmp_path / "x")
+    assert result.status == 2 and "are others than it names" in result.err and f"{file}" in result.err
 
 
 SCRIPT = """
@@ -196,9 +208,15 @@ def test_the_hub(tmp_path, network):
     assert "it is not in the cache, and HF_HUB_OFFLINE" in offline["me/other"]
 
 
-@pytest.mark.parametrize("change", [lambda value: value * float("nan"), lambda value: value.int()])
-def test_weights_that_are_no_finite_numbers(tmp_path, network, change):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value * float("nan"), "1 not finite numbers (fc.weight)"),
+        (lambda value: value.int(), "1 not of fp16, bf16, fp32 or fp64 (fc.weight int32)"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers(tmp_path, network, change, words):
     state = {name: change(value) if name == "fc.weight" else value for name, value in network.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"1 not finite numbers \(fc.weight\)"):
+    with pytest.raises(ValueError, match=re.escape(words)):
         hub.load(str(tmp_path / "model.safetensors"))
