@@ -51,7 +51,7 @@ class Bounds:
         if not path:
             raise UserError("it is missing or empty")
         follow = os.path.abspath if self.walked else os.path.realpath
-        files = [os.path.join(start, path) for start in (*self.folders, os.getcwd())]
+        files = [os.path.join(start, path) for start in (*self.folders[:1], os.getcwd())]
         allowed = [file for file in files if any(is_below(follow(file), follow(folder)) for folder in self.folders)]
         if not allowed or "://" in path:
             where = f"files in {printable(self.folders[0])}, links followed" if self.folders else "none"

@@ -16,8 +16,9 @@ MOST_BYTES = 2**26  # of their names
 def read_class_names(path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
+    file = user_path("--class_names", path)
     try:
-        text = read_regular(user_path("--class_names", path), MOST_BYTES).decode()
+        text = read_regular(file, MOST_BYTES).decode()
     except (OSError, UserError, UnicodeDecodeError) as error:
         raise UserError(f"--class_names {path} cannot be read: {error}") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())

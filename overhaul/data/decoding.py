@@ -142,6 +142,8 @@ def open_with_pil(encoded: bytes | memoryview) -> ImageFile:
         if re.match(begins, head, re.DOTALL):
             try:
                 return reader(io.BytesIO(encoded))
+            except Image.DecompressionBombError as error:  # PIL's own limit, of WebP alone
+                raise UserError(first_line(error)) from None
             except Exception:  # a broken header may raise anything
                 raise UserError("its header is broken") from None
     raise UserError("it is no JPEG, PNG, WebP, BMP, GIF or TIFF image")

@@ -13,7 +13,7 @@ from overhaul.data.columns import split_of
 from overhaul.system.messages import UserError
 
 MOST_OTHERS = 1_000_000  # files and folders below a split's, beside its images
-MOST_UNPACKED = 2**32, 200  # bytes of an archive's files, and how many times its own
+MOST_UNPACKED = 2**30, 200  # bytes of an archive's files, and how many times its own
 
 
 @dataclass

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from overhaul.data import sources
+from overhaul.data.bounds import read_regular
 from overhaul.data.columns import count_rows
 from overhaul.data.decoding import shorten
 from overhaul.data.images import Broken, EncodedImages, report_broken
@@ -30,7 +31,7 @@ from overhaul.system.signs import Signs
 
 ROWS_OF_SHARD, ROWS_OF_GROUP = 2500, 100
 NAMES = {"train": "train", "test": "validation"}
-RECORD = "prepared.json"
+RECORD, MOST_RECORD = "prepared.json", 2**20  # and its bytes
 MOST_SIDE = 65_535  # of a JPEG
 
 
@@ -94,7 +95,7 @@ class Preparation:
         self.out.mkdir(parents=True, exist_ok=True)
         record = {**self.contents, "short_side": self.short_side, "quality": self.short_side and self.quality}
         file = self.out / RECORD
-        if file.exists() and json.loads(file.read_text()) != record:
+        if file.exists() and not is_record(file, record):
             raise UserError(f"{self.out} was prepared from other data or with other settings; name another with --out")
         if not file.exists() and any(self.out.iterdir()):
             raise UserError(f"{self.out} holds other files; name another folder with --out")
@@ -164,6 +165,13 @@ class Preparation:
         write_text(self.out / "README.md", f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n")
         counts = {each["name"]: each["num_examples"] for each in sizes}
         return {"folder": str(self.out), **counts, "left_out": left_out}
+
+
+def is_record(file: Path, record: dict) -> bool:
+    try:
+        return json.loads(read_regular(file, MOST_RECORD)) == record
+    except ValueError:  # no JSON, or no file that could hold any
+        return False
 
 
 def checksum(images: EncodedImages) -> str:

@@ -164,11 +164,19 @@ def image_column(table, column: str):
                 f"the column {column} holds arrays of {kind}, not images: store them as images of 8 or 16 bits a "
                 f"channel (a column datasets.Image() of uint8 arrays), or name another column with --image_column"
             )
-        try:
-            table = table.cast_column(column, datasets.Image())
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"the column {column} holds no images; name the right one with --image_column") from None
+        if not may_be_images(feature):
+            raise UserError(f"the column {column} holds no images; name the right one with --image_column")
+        table = table.cast_column(column, datasets.Image())
     return table.cast_column(column, datasets.Image(decode=False))
+
+
+def may_be_images(feature) -> bool:
+    """Whether a column's values are paths, bytes, or both by name."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return {*feature} == {"bytes", "path"} and all(map(may_be_images, feature.values()))
+    return isinstance(feature, datasets.Value) and re.search("string|binary|null", feature.dtype) is not None
 
 
 def numbers_in(feature) -> str | None:
