@@ -280,7 +280,7 @@ PATHS = {
 CARDS = {
     "a bomb of references": (BOMB, "refers to a part of itself"),
     "a list in itself": ("configs: &a [*a]\n", "refers to a part of itself"),
-    "lists without end": ("configs: " + "[" * 1500 + "\n", "README.md cannot be read"),
+    "lists without end": ("configs: " + "[" * 500 + "\n", "README.md cannot be read"),
     "an object of Python": ("configs: !!python/object/apply:os.system ['touch ran']\n", "README.md cannot be read"),
     "files upwards": (files("../*"), "which are not in its folder"),
     "files of the system": (files("/etc/**"), "which are not in its folder"),

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -21,6 +22,12 @@ from overhaul.setups import SETUPS
 
 STREAMED = replace(SETUPS["digits_teacher"], crop_area=(0.5, 1.0), image_size=16)
 OUT_OF_IT = "its path leads out of the set"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache: datasets knows a local folder by its name and card alone."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def save_images(folder: Path, n: int) -> list[Path]:
