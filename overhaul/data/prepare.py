@@ -51,7 +51,7 @@ class Preparation:
         self.skip_broken, self.broken, self.stopped = options.skip_broken, set(), False
         self.threads = options.workers or os.cpu_count() or 1
         if (short_side is not None and not 1 <= short_side <= MOST_SIDE) or not 1 <= quality <= 100:
-            raise UserError(f"--short_side is a number of 1 to {MOST_SIDE} pixels, --quality one of 1 to 100")
+            raise UserError(f"--short_side is a number of pixels, up to {MOST_SIDE}, --quality one of 1 to 100")
         self.check_out(local_folder(data, options.data_path))
         row = next((row for row in SETUPS.values() if row.data == data), None)
         num_classes = num_classes or (row.student.kwargs["num_classes"] if row else 0)
@@ -63,7 +63,7 @@ class Preparation:
     def check_out(self, source: Path | None) -> None:
         """UserError where nothing can be written, and for a folder in the set, which would then be another."""
         if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"--out {self.out} is no folder; name another")
+            raise UserError(f"{self.out} cannot be written to (it is no folder); name another with --out")
         if source is not None and self.out.resolve().is_relative_to(source.resolve()):
             raise UserError(f"--out {self.out} lies in the data set {source}; name a folder outside of it")
 

@@ -342,7 +342,7 @@ CASES = [
     Case("images of lists in lists", TWO, "holds no images", nested),
     Case("a stream of lists in lists", STREAM, "holds no images", nested),
     Case("prepared into itself", (*PREPARE[:-1], "set/out"), "lies in the data set", write_parquet),
-    Case("prepared into a file", (*PREPARE[:-1], "set/train.parquet"), "is no folder", write_parquet),
+    Case("prepared into a file", (*PREPARE[:-1], "set/train.parquet"), "it is no folder", write_parquet),
     Case("prepared into what cannot be written", (*PREPARE[:-1], "/proc/out"), "cannot be written to", write_parquet),
     Case("a short side of nothing", (*PREPARE, "--short_side", "0"), "--short_side is a number"),
     Case("a short side without end", (*PREPARE, "--short_side", "1" + "0" * 12), "--short_side is a number"),
