@@ -10,9 +10,11 @@ Precision = Literal["no", "bf16", "fp16"]
 Compile = Literal["no", "default", "max", "graph"]
 
 MOST_MINUTES = 100_000
+MAX_PIXELS = 89_478_485  # a quarter of a GiB of RGB, from which on PIL warns
 LEAST = {  # values of what is counted
     "workers": 0,
     "skip_broken": 0,
+    "max_pixels": 1,
     "shuffle_buffer": 1,
     "stream_images": 1,
     "gradient_accumulation_steps": 1,
@@ -34,6 +36,7 @@ class DataOptions:
         workers: processes that decode images for each training process, where they are not held in memory; as many as
             it has cores, up to 16, unless named; 0: it decodes them itself
         skip_broken: how many images that cannot be decoded are replaced by others in an epoch, and left out in a test
+        max_pixels: of an image; a larger one is not decoded, and its file may have 8 bytes a pixel
     """
 
     data_path: str | None = None
@@ -43,6 +46,7 @@ class DataOptions:
     class_names: str | None = None
     workers: int | None = None
     skip_broken: int = 0
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         for name, valid in choices(type(self)).items():

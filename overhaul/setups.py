@@ -61,8 +61,9 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     if not run.streaming:
         idle |= dict.fromkeys(("shuffle_buffer", "stream_images"), "it goes with --streaming")
     if setup.data == "digits" and not run.data_path:
-        columns = ("image_column", "label_column", "class_names", "skip_broken", "test_resize", "num_classes")
-        idle |= dict.fromkeys(columns, "the digits come from scikit-learn, as they are")
+        columns = ("image_column", "label_column", "class_names", "test_resize", "num_classes")
+        broken = ("skip_broken", "max_pixels")
+        idle |= dict.fromkeys((*columns, *broken), "the digits come from scikit-learn, as they are")
     for role in ("student", "teacher") if "features" not in methods.needs(setup.method) else ():
         if (net := getattr(setup, role)) and net.positions:
             why = "trains the student alone" if setup.method == "original" else "compares no maps"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from overhaul.nets import Net, advice, named
-from overhaul.options import DataOptions, Precision
+from overhaul.options import MAX_PIXELS, DataOptions, Precision
 from overhaul.setups import get
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
@@ -87,6 +87,7 @@ def predict(
     top: int = 5,
     setup: str | None = None,
     class_names: str | None = None,
+    max_pixels: int = MAX_PIXELS,
     **options,
 ) -> list[dict]:
     """The most probable classes of image files, an {"image", "classes": [[name, probability], ...]} each.
@@ -98,11 +99,12 @@ def predict(
         top: how many classes to show
         setup: whose image size, mean and std to use where the source does not say them
         class_names: a text file with one class name a line, for a source that does not name them
+        max_pixels: of an image; a larger one is not decoded
     """
     found, like = of_source(source, net, options), get(setup) if setup else None
     from overhaul.training.prediction import predict
 
-    return predict(found, [images] if isinstance(images, (str, Path)) else images, top, like, class_names)
+    return predict(found, [images] if isinstance(images, (str, Path)) else images, top, like, class_names, max_pixels)
 
 
 def pull(source: str, *, out: str) -> dict:

@@ -2,23 +2,36 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from overhaul.data.bounds import read_regular
+from overhaul.data.known import user_path
 from overhaul.system.messages import UserError, some, warn_once
+
+MOST_CLASSES = 1_000_000
+MOST_BYTES = 2**26  # of their names
 
 
 def read_class_names(path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
+    file = user_path("--class_names", path)
     try:
-        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(file, MOST_BYTES).decode()
+    except (OSError, UserError, UnicodeDecodeError) as error:
         raise UserError(f"--class_names {path} cannot be read: {error}") from None
-    if len(set(names)) != len(names) or not names:
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    check_number(len(names))
+    if len(set(names)) != len(names) or not names or not all(map(str.isprintable, names)):
         raise UserError(f"--class_names {path} must hold one class name a line, none of them twice")
     return names
+
+
+def check_number(classes: int) -> None:
+    """UserError for more classes than any network tells."""
+    if classes > MOST_CLASSES:
+        raise UserError(f"{classes:,} classes are too many: {MOST_CLASSES:,} are the most (--num_classes)")
 
 
 def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes: int, split: str):
@@ -41,6 +54,7 @@ def read_labels(table, column: str, classes: tuple[str, ...] | None, num_classes
         names, values = np.unique(values, return_inverse=True)
         names = names.tolist()
     known = len(names or classes or range(num_classes))
+    check_number(known)
     outside = np.flatnonzero((values < 0) | (values >= known))
     if len(outside):
         raise UserError(
@@ -75,6 +89,7 @@ def number_labels(feature, column: str, classes: tuple[str, ...] | None, num_cla
     classes = classes or (words_of if words else None)
     if words and not classes:
         raise UserError(f"the labels of the stream are words ({column}): name the classes with --class_names FILE")
+    check_number(len(names or classes or range(num_classes)))
     classes = tuple(classes or names or plain_numbers(num_classes))
     number_of = {name: number for number, name in enumerate(classes)}
     if words:

@@ -7,43 +7,73 @@ its own for it, which PIL follows.)
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
+from overhaul.options import MAX_PIXELS
 from overhaul.system.messages import UserError, first_line
 
 JPEG = b"\xff\xd8"  # its first bytes
-SIXTEEN_BITS = ("PNG", "PPM")  # formats of which PIL may open 16 bits a channel as its mode I, of 32
+READERS = {  # PIL's, by a file's first bytes; through Image.open it would start programs for other formats
+    JPEG: JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"RIFF....WEBP": WebPImageFile,
+    b"BM": BmpImageFile,
+    b"GIF8[79]a": GifImageFile,
+    b"II[*+]\0|MM\0[*+]": TiffImageFile,
+}
+MOST_SEGMENTS = 10_000  # of a JPEG
+SLIMMEST = 500  # times as long as wide; resizing its short side would make it larger than any other
 
 
 class Unscaled(UserError):
     """An image whose file does not say which of its values is white."""
 
 
-def decode(encoded: bytes | memoryview) -> Tensor:
+def decode(encoded: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Tensor:
     """uint8 [3, height, width], RGB, of an image file's bytes: the same pixels whichever decoder is installed.
 
-    Greyscale, CMYK and palettes become RGB, transparency is dropped, 16 bits become 8. Raises UserError for bytes that
-    are no image or a broken one, and Unscaled for 32 bits a channel, be they integers or floating-point numbers.
+    JPEG, PNG, WebP, BMP, GIF and TIFF, of several images the first. Greyscale, CMYK and palettes become RGB,
+    transparency is dropped, 16 bits become 8. Raises UserError for bytes that are no such image, a broken one or one of
+    more than max_pixels, as its header says, and Unscaled for 32 bits a channel, be they integers or floating-point
+    numbers.
     """
     if not len(encoded):
         raise UserError("it is missing or empty")
     try:
         decoder = torchcodec_decoder() if encoded[:2] == JPEG else None
         plain = without_exif(encoded) if decoder else None  # torchcodec would follow it
-        return decode_with_pil(encoded) if plain is None else decoder(plain)
-    except Unscaled:
+        if plain is None:
+            return decode_with_pil(encoded, max_pixels)
+        check_size(*jpeg_size(plain), max_pixels)
+        return decoder(plain)
+    except UserError:
         raise
     except Exception as error:  # bytes that are no image may raise anything
-        unknown = isinstance(error, UnidentifiedImageError)
         reason = re.sub(r".*\.cpp:\d+, ", "", first_line(error))  # without the place in a library that noticed it
-        raise UserError("no known image format" if unknown else reason) from None
+        raise UserError(reason) from None
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """UserError for an image that would take too much memory, as it is or after its short side is resized."""
+    if width * height > max_pixels:
+        raise UserError(f"it has {width} x {height} pixels, and --max_pixels allows {max_pixels}")
+    if max(width, height) > SLIMMEST * min(width, height):
+        raise UserError(f"it has {width} x {height} pixels, and no side may be {SLIMMEST} times the other")
 
 
 @cache
@@ -58,31 +88,65 @@ def torchcodec_decoder() -> Callable[[bytes | memoryview], Tensor] | None:
 
 
 def without_exif(jpeg: bytes | memoryview) -> bytes | memoryview | None:
-    """A JPEG without EXIF before its image; None where the segments, each a marker and its length, are out of order."""
-    start = 2
-    while start + 4 <= len(jpeg) and jpeg[start] == 0xFF and 0xC0 <= jpeg[start + 1] < 0xFF:
-        end = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
-        if jpeg[start + 1] == 0xDA:  # start of scan
-            return jpeg
-        if jpeg[start + 1] == 0xE1 and jpeg[start + 4 : start + 8] == b"Exif":
+    """A JPEG without EXIF before its image; None where the segments are out of order."""
+    found = list(islice(segments(jpeg), MOST_SEGMENTS))
+    if not found or found[-1][0] != 0xDA:  # start of scan
+        return None
+    for marker, start, end in reversed(found):
+        if marker == 0xE1 and jpeg[start + 4 : start + 8] == b"Exif":
             jpeg = bytes(jpeg[:start]) + bytes(jpeg[end:])
-        else:
-            start = end
-    return None
+    return jpeg
 
 
-def decode_with_pil(encoded: bytes | memoryview) -> Tensor:
-    """See decode: any format that PIL knows, JPEGs too."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
+def jpeg_size(jpeg: bytes | memoryview) -> tuple[int, int]:
+    """Width and height that stand in the frame header of a JPEG whose segments are in order; noughts without one."""
+    for marker, start, _ in segments(jpeg):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # tables and extensions
+            return tuple(int.from_bytes(jpeg[start + i : start + i + 2], "big") for i in (7, 5))
+    return 0, 0
+
+
+def segments(jpeg: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of a JPEG's segments, each a marker and its length, up to its scan or what is none."""
+    marker, start = None, 2
+    while marker != 0xDA and start + 4 <= len(jpeg) and jpeg[start] == 0xFF and 0xC0 <= jpeg[start + 1] < 0xFF:
+        marker, end = jpeg[start + 1], start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+        yield marker, start, end
+        start = end
+
+
+def decode_with_pil(encoded: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """See decode: any of the formats, JPEGs too."""
+    with open_with_pil(encoded) as image:
+        check_size(*image.size, max_pixels)
+        if image.format == "TIFF":  # whose tiles may be larger than itself
+            width, height = (image.tag_v2.get(side, 1) for side in (TILEWIDTH, TILELENGTH))
+            if width * height > max_pixels:
+                raise UserError(f"its tiles have {width} x {height} pixels, and --max_pixels allows {max_pixels}")
+        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # whose 16 bits may be PIL's mode I
             numbers = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
             raise Unscaled(
                 f"it holds {numbers} (PIL's mode {image.mode}), of which nobody can tell which is white: store the "
                 f"images with 8 or 16 bits a channel, such as (255 * x).astype('uint8') of an x from 0 to 1"
             )
+        pixels = image
         if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            pixels = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        return torch.from_numpy(np.array(pixels.convert("RGB"))).permute(2, 0, 1)
+
+
+def open_with_pil(encoded: bytes | memoryview) -> ImageFile:
+    """An image of which the header alone is read; of several the first."""
+    head = bytes(encoded[:12])
+    for begins, reader in READERS.items():
+        if re.match(begins, head, re.DOTALL):
+            try:
+                return reader(io.BytesIO(encoded))
+            except Image.DecompressionBombError as error:  # PIL's own limit, of WebP alone
+                raise UserError(first_line(error)) from None
+            except Exception:  # a broken header may raise anything
+                raise UserError("its header is broken") from None
+    raise UserError("it is no JPEG, PNG, WebP, BMP, GIF or TIFF image")
 
 
 def resized_crop(

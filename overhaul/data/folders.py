@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from overhaul.data.bounds import check_regular
 from overhaul.data.columns import SPLITS, Unlabelled, split_of
 from overhaul.data.listing import Found, collect, holds_images, visible
 from overhaul.system.messages import UserError, some, warn_once
@@ -35,6 +36,8 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, list[str]]]:
         elif found.paths:
             images[split] = found
         elif tables := of_one_kind(others):
+            for table in tables:
+                check_regular(table)
             files[split] = list(map(glob.escape, tables))
         else:
             nothing[split] = Unlabelled(f"{found.place} holds neither images nor tables")

@@ -1,12 +1,8 @@
 """A split of an image set: held in memory as pixels, or left encoded where it lies."""
 
-import os
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -14,6 +10,7 @@ import pyarrow.compute
 import torch
 from torch import Tensor
 
+from overhaul.data.bounds import IN_NO_FILE, Bounds
 from overhaul.data.decoding import Unscaled, centre, decode
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, warn
@@ -99,7 +96,7 @@ class EncodedImages(Labelled):
     """A split whose images are read and decoded when they are wanted.
 
     table: a datasets.Dataset of one column, Image(decode=False), in Arrow's format; show: how images are shown in a
-    test, or None for those that never are.
+    test, or None for those that never are; bounds: of the files that are named in place of bytes.
     """
 
     table: object
@@ -108,27 +105,39 @@ class EncodedImages(Labelled):
     split: str
     show: Preprocessing | None
     revision: str | None = None
+    bounds: Bounds = IN_NO_FILE
 
     @property
     def size(self) -> int:
         return self.show.size
 
-    def read(self, rows: np.ndarray) -> Iterator[tuple[memoryview | bytes, str]]:
-        """The encoded bytes and the file name (or "") of each of these rows; no bytes where there are none."""
+    def cells(self, rows: np.ndarray) -> Iterator[tuple[memoryview | None, str]]:
+        """The encoded bytes, or None, and the file name, or "", that the table has in each of these rows."""
         for chunk in self.table[rows.tolist()].column(0).chunks:
             for content, path in zip(chunk.field("bytes"), chunk.field("path"), strict=True):
-                name = path.as_py() or ""
-                yield memoryview(content.as_buffer()).cast("B") if content.is_valid else read_file(name), name
+                yield memoryview(content.as_buffer()).cast("B") if content.is_valid else None, path.as_py() or ""
+
+    def read(self, rows: np.ndarray) -> Iterator[tuple[memoryview | bytes | Broken, str]]:
+        """The encoded bytes of each of these rows, or why they cannot be had, and the file name (or "")."""
+        for row, (content, path) in zip(rows, self.cells(rows), strict=True):
+            try:
+                yield self.bounds.read(path) if content is None else content, path
+            except UserError as error:
+                yield Broken.of(self.name(row, path), error), path
 
     def decode(self, rows: np.ndarray) -> Iterator[Tensor | Broken]:
         """Each image of these rows: uint8 [3, height, width], or what is wrong with it."""
-        for row, (encoded, name) in zip(rows, self.read(rows), strict=True):
-            try:
-                yield decode(encoded)
-            except Unscaled as error:
-                raise UserError(f"{self.name(row, name)}: {error}") from None
-            except UserError as error:
-                yield Broken.of(self.name(row, name), error)
+        for row, (encoded, path) in zip(rows, self.read(rows), strict=True):
+            yield encoded if isinstance(encoded, Broken) else self.decode_one(row, encoded, path)
+
+    def decode_one(self, row: int, encoded: memoryview | bytes, path: str) -> Tensor | Broken:
+        """The same of one image; UserError where its file does not say which of its values is white."""
+        try:
+            return decode(encoded, self.bounds.max_pixels)
+        except Unscaled as error:
+            raise UserError(f"{self.name(row, path)}: {error}") from None
+        except UserError as error:
+            return Broken.of(self.name(row, path), error)
 
     def name(self, row: int, path: str) -> str:
         """What a person finds the image of a row by."""
@@ -146,23 +155,6 @@ class EncodedImages(Labelled):
         return pixels, broken
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a file, or of zip://NAME::ARCHIVE; none where they cannot be had."""
-    try:
-        if path.startswith("zip://"):
-            name, _, archive = path.removeprefix("zip://").rpartition("::")
-            return open_archive(archive, os.getpid()).read(name)
-        return Path(path).read_bytes()
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return b""
-
-
-@lru_cache(64)
-def open_archive(archive: str, process: int) -> zipfile.ZipFile:
-    """Opened once by each process, as forked ones would share its position."""
-    return zipfile.ZipFile(archive)
-
-
 def check_paths(splits: Sequence[EncodedImages]) -> None:
     """UserError where a file is in two splits or twice in one, as far as the images are files."""
     paths = [
@@ -172,7 +164,7 @@ def check_paths(splits: Sequence[EncodedImages]) -> None:
     ]
     counts = pyarrow.chunked_array(paths, pyarrow.string()).drop_null().value_counts()
     twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
-    if twice and read_file(twice[0]):
+    if twice and splits[0].bounds.holds(twice[0]):
         others = f"; so are {len(twice) - 1:,} others" if len(twice) > 1 else ""
         raise UserError(f"{twice[0]} is there twice, and an image may be there only once{others}")
 

@@ -1,5 +1,6 @@
 """The image sets that go by a name: what they are called, where they are, and how a copy is told from other images."""
 
+import errno
 import os
 import zlib
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from overhaul.system.messages import printable
+from overhaul.system.messages import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,27 @@ KNOWN = {
 TITLES = {name: known.title for name, known in KNOWN.items()} | {"digits": "scikit-learn's digits"}
 
 
+def user_path(flag: str, text: str) -> Path:
+    """A path that a flag names, ~ being the home; UserError for one that no system can look up."""
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return path
+        reason = error.strerror
+    except RuntimeError:
+        reason = "nobody has such a home"
+    except ValueError:  # NUL, or what is no text
+        reason = "it is no path"
+    else:
+        return path
+    raise UserError(f"{flag} {printable(str(text))[:80]} cannot be looked up ({reason}): name another path")
+
+
 def local_folder(data: str | None, data_path: str | None) -> Path | None:
     """The folder that a set is read from; None for one of the Hub, and for the digits. data: None: a folder's alone."""
-    folder = Path(data_path or data).expanduser()
+    folder = user_path("--data_path" if data_path else "--data", data_path or data)
     return folder if data_path or (data != "digits" and folder.is_dir()) else None
 
 

@@ -8,19 +8,27 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from overhaul.data.bounds import check_regular
 from overhaul.data.columns import split_of
 from overhaul.system.messages import UserError
+
+MOST_OTHERS = 1_000_000  # files and folders below a split's, beside its images
+MOST_UNPACKED = 2**30, 200  # bytes of an archive's files, and how many times its own
 
 
 @dataclass
 class Found:
-    """The images of a split: path and class (or None) of each; identities: of their files, 0 where there is none."""
+    """The images of a split: path and class (or None) of each; identities: of their files, 0 where there is none.
+
+    others: how many files and folders were passed beside them.
+    """
 
     place: str
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     identities: list[int] = field(default_factory=list)
     deeper: dict[str, set[str]] = field(default_factory=dict)
+    others: int = 0
 
     def add(self, path: str, below: tuple[str, ...], identity: int = 0) -> None:
         """An image in these folders below its split's."""
@@ -29,6 +37,15 @@ class Found:
         self.identities.append(identity)
         if len(below) > 1:
             self.deeper.setdefault(below[0], set()).add(below[-1])
+
+    def passed(self, path: str) -> None:
+        """Count what is no image; UserError where a walk would last for ever."""
+        self.others += 1
+        if self.others > max(MOST_OTHERS, len(self.paths)):
+            raise UserError(
+                f"there are more than {MOST_OTHERS:,} files and folders beside {len(self.paths):,} images in "
+                f"{self.place} ({path}): name the folder of the images alone"
+            )
 
 
 def collect(path: Path, found: Found) -> Iterator[str]:
@@ -50,6 +67,8 @@ def walk(folder: str, below: tuple[str, ...], found: Found, above: tuple[tuple[i
     if here in above:
         raise UserError(f"{folder} leads back to a folder that it lies in")
     for entry in visible(folder):
+        if not is_image(entry.name):
+            found.passed(entry.path)
         if entry.is_dir():
             yield from walk(entry.path, (*below, entry.name), found, (*above, here))
         elif is_image(entry.name):
@@ -74,6 +93,8 @@ def identity(entry: os.DirEntry, device: int) -> int:
 
 def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator[str]:
     """As `walk`; a folder around all the others that is called as the archive or a split is none."""
+    about = os.stat(archive)
+    check_regular(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
@@ -81,7 +102,11 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
         raise UserError(f"{archive} is no whole zip archive ({error})") from None
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{archive} is encrypted: unpack it")
-    about = os.stat(archive)
+    if strange := next((each.filename for each in members if leads_out(each.filename)), None):
+        raise UserError(f"{archive} has a file {strange}, which would be unpacked elsewhere: pack it anew")
+    least, times = MOST_UNPACKED
+    if (size := sum(each.file_size for each in members)) > max(least, times * about.st_size):
+        raise UserError(f"{archive} would be unpacked to {size:,} bytes, more than {times} times its own: unpack it")
     names = [member.filename for member in members if is_image(member.filename)]
     parts = [tuple(part for part in re.split(r"[/\\]", name) if part not in ("", ".")) for name in names]
     tops = {each[0] for each in parts if not is_hidden(each)}
@@ -92,6 +117,11 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
             found.add(f"zip://{name}::{archive}", folders, hash((about.st_dev, about.st_ino, name)))
     if not tops:
         yield archive
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path below a folder would lead out of it."""
+    return os.path.isabs(path) or path.startswith("~") or ".." in re.split(r"[/\\]", path)
 
 
 def visible(folder: Path | str) -> list[os.DirEntry]:

@@ -15,11 +15,14 @@ import pyarrow
 import pyarrow.parquet
 import yaml
 from PIL import Image
+from torch import Tensor
 
 from overhaul.data import sources
+from overhaul.data.bounds import read_regular
 from overhaul.data.columns import count_rows
-from overhaul.data.decoding import decode, shorten
+from overhaul.data.decoding import shorten
 from overhaul.data.images import Broken, EncodedImages, report_broken
+from overhaul.data.known import local_folder, user_path
 from overhaul.options import DataOptions
 from overhaul.setups import SETUPS
 from overhaul.system.files import flush, write_text
@@ -28,7 +31,8 @@ from overhaul.system.signs import Signs
 
 ROWS_OF_SHARD, ROWS_OF_GROUP = 2500, 100
 NAMES = {"train": "train", "test": "validation"}
-RECORD = "prepared.json"
+RECORD, MOST_RECORD = "prepared.json", 2**20  # and its bytes
+MOST_SIDE = 65_535  # of a JPEG
 
 
 class Preparation:
@@ -43,17 +47,25 @@ class Preparation:
     def __init__(
         self, data: str, options: DataOptions, out: str | Path, num_classes=None, short_side=None, quality=90
     ) -> None:
-        self.out, self.short_side, self.quality = Path(out).expanduser(), short_side, quality
+        self.out, self.short_side, self.quality = user_path("--out", out), short_side, quality
         self.skip_broken, self.broken, self.stopped = options.skip_broken, set(), False
         self.threads = options.workers or os.cpu_count() or 1
-        if (short_side is not None and short_side < 1) or not 1 <= quality <= 100:
-            raise UserError("--short_side is a number of pixels, --quality one of 1 to 100")
+        if (short_side is not None and not 1 <= short_side <= MOST_SIDE) or not 1 <= quality <= 100:
+            raise UserError(f"--short_side is a number of pixels, up to {MOST_SIDE}, --quality one of 1 to 100")
+        self.check_out(local_folder(data, options.data_path))
         row = next((row for row in SETUPS.values() if row.data == data), None)
         num_classes = num_classes or (row.student.kwargs["num_classes"] if row else 0)
         sources.check_files(data, options)
         splits = sources.load(data, options, None, num_classes, whole=True)
         self.splits = dict(zip(NAMES.values(), splits, strict=True))
         self.contents = {name: f"{images.fingerprint}, {checksum(images)}" for name, images in self.splits.items()}
+
+    def check_out(self, source: Path | None) -> None:
+        """UserError where nothing can be written, and for a folder in the set, which would then be another."""
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out} cannot be written to (it is no folder); name another with --out")
+        if source is not None and self.out.resolve().is_relative_to(source.resolve()):
+            raise UserError(f"--out {self.out} lies in the data set {source}; name a folder outside of it")
 
     def write(self, show: bool = False) -> dict:
         """Write what is not there yet; see finish. UserError where OUT holds another set. show: how far it is."""
@@ -83,7 +95,7 @@ class Preparation:
         self.out.mkdir(parents=True, exist_ok=True)
         record = {**self.contents, "short_side": self.short_side, "quality": self.short_side and self.quality}
         file = self.out / RECORD
-        if file.exists() and json.loads(file.read_text()) != record:
+        if file.exists() and not is_record(file, record):
             raise UserError(f"{self.out} was prepared from other data or with other settings; name another with --out")
         if not file.exists() and any(self.out.iterdir()):
             raise UserError(f"{self.out} holds other files; name another folder with --out")
@@ -118,23 +130,18 @@ class Preparation:
         unfinished.rename(file)
 
     def encoded(self, images: EncodedImages, rows: np.ndarray) -> Iterator[tuple[dict, int]]:
-        """Image and label of these rows: as they are, or made smaller."""
+        """Image and label of these rows, each of which can be decoded: as they are, or made smaller."""
         for row, (encoded, path) in zip(rows, images.read(rows), strict=True):
-            try:
-                if not len(encoded):
-                    raise UserError("it is missing or empty")
-                content = self.smaller(encoded) if self.short_side else encoded
-            except UserError as error:
-                broken = Broken.of(images.name(row, path), error)
-                report_broken([broken], self.broken, self.skip_broken)
+            image = encoded if isinstance(encoded, Broken) else images.decode_one(row, encoded, path)
+            if isinstance(image, Broken):
+                report_broken([image], self.broken, self.skip_broken)
                 continue
-            yield {"bytes": bytes(content), "path": Path(path).name or None}, int(images.labels[row])
+            yield {"bytes": self.smaller(encoded, image), "path": Path(path).name or None}, int(images.labels[row])
 
-    def smaller(self, encoded: bytes) -> bytes:
+    def smaller(self, encoded: bytes | memoryview, image: Tensor) -> bytes:
         """A JPEG whose short side has short_side pixels; an image that is no larger stays as it is."""
-        image = decode(encoded)
-        if min(image.shape[1:]) <= self.short_side:
-            return encoded
+        if self.short_side is None or min(image.shape[1:]) <= self.short_side:
+            return bytes(encoded)
         file, pixels = io.BytesIO(), shorten(image, self.short_side).permute(1, 2, 0).contiguous()
         Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=self.quality)
         return file.getvalue()
@@ -160,9 +167,16 @@ class Preparation:
         return {"folder": str(self.out), **counts, "left_out": left_out}
 
 
+def is_record(file: Path, record: dict) -> bool:
+    try:
+        return json.loads(read_regular(file, MOST_RECORD)) == record
+    except ValueError:  # no JSON, or no file that could hold any
+        return False
+
+
 def checksum(images: EncodedImages) -> str:
     """By which a split is told from others with the same labels: its class names, and up to a hundred images."""
     crc = zlib.crc32("\n".join(images.classes).encode())
     for encoded, _ in images.read(np.unique(np.linspace(0, len(images) - 1, 100).astype(int))):
-        crc = zlib.crc32(encoded, crc)
+        crc = zlib.crc32(b"" if isinstance(encoded, Broken) else encoded, crc)
     return f"contents {crc:08x}"

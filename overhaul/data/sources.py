@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from overhaul.data.classes import name_untrained, read_class_names, read_labels,
 from overhaul.data.columns import find_columns, find_split
 from overhaul.data.decoding import centre
 from overhaul.data.images import EncodedImages, Images, check_paths, check_variation, report_broken, sample
-from overhaul.data.known import KNOWN
+from overhaul.data.known import KNOWN, user_path
 from overhaul.data.tables import Tables, find_tables, quiet, refuse_config
 from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
@@ -58,14 +57,15 @@ def load(
 def load_encoded(
     data: str, options: DataOptions, show: Preprocessing | None, num_classes: int, splits: tuple[str, ...]
 ) -> list[EncodedImages]:
-    tables = read_tables(data, options).splits
+    found = read_tables(data, options)
+    tables = found.splits
     classes, loaded = read_class_names(options.class_names), []
     for split in splits:
         name = find_split(tables, split, data, options)
         image, label = find_columns(tables[name], options)
         labels, classes = read_labels(tables[name], label, classes, num_classes, name)
         column = image_column(tables[name], image).select_columns(image).with_format("arrow")
-        loaded.append(EncodedImages(column, labels, classes, name, show, revision(tables[name])))
+        loaded.append(EncodedImages(column, labels, classes, name, show, revision(tables[name]), found.bounds_of(name)))
     check_paths(loaded)
     for images in loaded:
         check_variation(images.decode(sample(len(images))), images.split)
@@ -104,11 +104,11 @@ def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tab
         datasets.disable_progress_bars()
     check_files(data, options)
     data_path = options.data_path
-    if data_path is None and not Path(data).is_dir() and "/" not in data:
+    local = user_path("--data_path" if data_path else "--data", data_path or data)
+    if data_path is None and not local.is_dir() and "/" not in data:
         choose("--data", data, NAMES)
-    local = Path(data_path or data).expanduser()
-    if data_path is not None and not local.is_dir():
-        raise UserError(f"--data_path {data_path}: there is no such folder")
+    if not local.is_dir() and (data_path is not None or local.exists()):
+        raise UserError(f"{'--data_path' if data_path else '--data'} {data_path or data}: there is no such folder")
     if (local / "prepared.json").exists() and not (local / "README.md").exists():
         raise UserError(f"{local} is not wholly prepared: the `overhaul prepare` that began it goes on there")
     source = str(local) if local.is_dir() else HUB_IDS.get(data, data)
@@ -116,12 +116,14 @@ def read_tables(data: str, options: DataOptions, streaming: bool = False) -> Tab
         guard()
     with quiet() as said:
         try:
-            return find_tables(source, options.data_config, streaming)
+            found = find_tables(source, options.data_config, streaming)
         except UserError:
             raise
         except Exception as error:  # bytes that are no table may raise anything
             why = advice(source, local.is_dir(), error, said)
             raise UserError(f"the data set {source} cannot be read{why}") from None
+    bounds = {name: replace(each, max_pixels=options.max_pixels) for name, each in found.bounds.items()}
+    return replace(found, bounds=bounds)
 
 
 def advice(source: str, local: bool, error: Exception, said: list[str]) -> str:
@@ -165,11 +167,19 @@ def image_column(table, column: str):
                 f"the column {column} holds arrays of {kind}, not images: store them as images of 8 or 16 bits a "
                 f"channel (a column datasets.Image() of uint8 arrays), or name another column with --image_column"
             )
-        try:
-            table = table.cast_column(column, datasets.Image())
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"the column {column} holds no images; name the right one with --image_column") from None
+        if not may_be_images(feature):
+            raise UserError(f"the column {column} holds no images; name the right one with --image_column")
+        table = table.cast_column(column, datasets.Image())
     return table.cast_column(column, datasets.Image(decode=False))
+
+
+def may_be_images(feature) -> bool:
+    """Whether a column's values are paths, bytes, or both by name."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return {*feature} == {"bytes", "path"} and all(map(may_be_images, feature.values()))
+    return isinstance(feature, datasets.Value) and re.search("string|binary|null", feature.dtype) is not None
 
 
 def numbers_in(feature) -> str | None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from overhaul.data.bounds import IN_NO_FILE, Bounds
 from overhaul.data.classes import name_untrained, number_labels, read_class_names, read_labels, renumber
 from overhaul.data.columns import PEEK, find_columns, find_split
 from overhaul.data.decoding import Unscaled, centre, decode
-from overhaul.data.images import Broken, check_variation, checked, read_file
+from overhaul.data.images import Broken, check_variation, checked
 from overhaul.data.sources import image_column, read_tables
 from overhaul.data.transforms import RandomCrop, check_batch
 from overhaul.data.workers import work_pinned
@@ -27,7 +28,7 @@ class Stream:
     """This process's part of a split, as it comes.
 
     rows: a datasets.IterableDataset, split by node and shuffled, with the columns image and label; number_of: the class
-    of a label; n: the images of all processes, or None where the data do not say.
+    of a label; n: the images of all processes, or None where the data do not say; bounds: see EncodedImages.
     """
 
     rows: object
@@ -37,6 +38,7 @@ class Stream:
     classes: tuple[str, ...]
     split: str
     n: int | None
+    bounds: Bounds = IN_NO_FILE
 
     revision = None  # datasets does not say which commit a stream reads
 
@@ -61,15 +63,15 @@ class Stream:
         self.rows.set_epoch(epoch)
         for row in self.rows:
             image, label = row[self.image] or {"bytes": None, "path": None}, self.number_of.get(row[self.label])
-            encoded = image["bytes"] or read_file(image["path"] or "")
-            name = image["path"] or f"an image without a name, {len(encoded)} bytes,"
+            name = image["path"] or f"an image without a name, {len(image['bytes'] or b'')} bytes,"
             if label is None:
                 raise UserError(
                     f"{name} of the {self.split} stream has the label {row[self.label]!r}, which is none of the "
                     f"{len(self.classes)} classes"
                 )
             try:
-                yield decode(encoded), label
+                encoded = image["bytes"] or self.bounds.read(image["path"] or "")
+                yield decode(encoded, self.bounds.max_pixels), label
             except Unscaled as error:
                 raise UserError(f"{name} of the {self.split} stream: {error}") from None
             except UserError as error:
@@ -102,7 +104,7 @@ def open_streams(
         n = (run.stream_images if split == "train" else None) or tables.counts.get(name)
         if split == "train" and not n:
             raise UserError("the data do not say how many training images they have: add --stream_images N")
-        stream = Stream(rows, image, label, number_of, tuple(classes or names), name, n)
+        stream = Stream(rows, image, label, number_of, tuple(classes or names), name, n, tables.bounds_of(name))
         check_variation(stream.first_images(), name)
         if split == "train":
             rows = rows.shuffle(seed=run.seed, buffer_size=run.shuffle_buffer)
@@ -151,7 +153,7 @@ class Augmented(IterableDataset):
 
     def __init__(self, images: Stream, setup: Setup, seed: list[int], share: int) -> None:
         self.images, self.seed, self.share = images, seed, share
-        self.crop = RandomCrop(setup)
+        self.crop, self.nbytes = RandomCrop(setup), 3 * share * setup.image_size**2
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
         worker = get_worker_info()
@@ -201,6 +203,7 @@ class Centred(IterableDataset):
 
     def __init__(self, images: Stream, show: Preprocessing, batch_size: int) -> None:
         self.images, self.show, self.batch_size = images, show, batch_size
+        self.nbytes = 3 * batch_size * show.size**2
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
         show = self.show

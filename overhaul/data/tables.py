@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from overhaul.data.bounds import Bounds
 from overhaul.data.columns import Unlabelled, count_rows, split_of
+from overhaul.data.descriptions import check_files, check_saved, has_card
 from overhaul.data.folders import read_folder
-from overhaul.system.messages import UserError, choose, printable
+from overhaul.system.messages import UserError, choose
 
 SHARDS = 64  # at most, of a stream of a set that lies in one piece
 
@@ -41,12 +43,16 @@ class Tables:
     """The splits of a set by name, images still encoded, and the images of each where that is known.
 
     splits: datasets.Dataset, or their streams, or Unlabelled. whole: datasets.Dataset of what is streamed, where there
-    is one.
+    is one. bounds: where the image files of splits lie, if they lie in files.
     """
 
     splits: dict
     counts: dict[str, int]
     whole: dict = field(default_factory=dict)
+    bounds: dict[str, Bounds] = field(default_factory=dict)
+
+    def bounds_of(self, split: str) -> Bounds:
+        return self.bounds[split]
 
 
 def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
@@ -56,17 +62,22 @@ def find_tables(source: str, config: str | None, streaming: bool) -> Tables:
     local = Path(source)
     if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
         refuse_config(source, config)
+        check_saved(local)
         tables = datasets.load_from_disk(source)
-        return as_streams(tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}, streaming)
-    if not local.is_dir() or has_card(local):
-        return build(open_builder(source, config), streaming)
+        tables = tables if isinstance(tables, dict) else {str(tables.split or "train"): tables}
+        return as_streams(tables, streaming, Bounds((str(local.absolute()),)))
+    folder = source if local.is_dir() else None
+    if folder is None or has_card(local):
+        return build(open_builder(source, config), streaming, folder)
     refuse_config(source, config)
     images, files = read_folder(local.absolute())
-    found = as_streams(mixed(images) if streaming else images, streaming)
+    walked = Bounds((str(local.absolute()),), walked=True)
+    found = as_streams(mixed(images) if streaming else images, streaming, walked)
     if not files:
         return found
-    more = build(datasets.load_dataset_builder(source, data_files=files), streaming)
-    return Tables({**found.splits, **more.splits}, {**found.counts, **more.counts}, found.whole)
+    more = build(datasets.load_dataset_builder(source, data_files=files), streaming, folder)
+    bounds = {**found.bounds, **more.bounds}
+    return Tables({**found.splits, **more.splits}, {**found.counts, **more.counts}, found.whole, bounds)
 
 
 def mixed(images: dict) -> dict:
@@ -78,14 +89,6 @@ def mixed(images: dict) -> dict:
         else table
         for name, table in images.items()
     }
-
-
-def has_card(folder: Path) -> bool:
-    """Whether a README.md says, as on the Hub, what files the splits are of or what they hold."""
-    card = folder / "README.md"
-    head = card.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0] if card.is_file() else ""
-    said = head.startswith("---") and re.search("^(configs|dataset_info):", head, re.MULTILINE)
-    return bool(said) or any((folder / name).is_file() for name in (".huggingface.yaml", "dataset_infos.json"))
 
 
 def refuse_config(source: str, config: str | None) -> None:
@@ -112,12 +115,15 @@ def open_builder(source: str, config: str | None):
     choose("--data_config", config, names)
 
 
-def build(builder, streaming: bool) -> Tables:
+def build(builder, streaming: bool, folder: str | None) -> Tables:
+    """What a builder of datasets makes of a folder, or of a repository of the Hub."""
     files = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
-    check_files_once(files)
+    check_files(files, folder)
+    bounds = bounds_of(builder, folder)
     if not streaming:
         builder.download_and_prepare()
-        return Tables(dict(builder.as_dataset()), {})
+        tables = dict(builder.as_dataset())
+        return Tables(tables, {}, {}, dict.fromkeys(tables, bounds))
     streams = dict(builder.as_streaming_dataset())
     for name, stream in streams.items():
         if stream.features is None and next(iter(stream), None) is not None:  # what cannot be read says so here
@@ -128,30 +134,32 @@ def build(builder, streaming: bool) -> Tables:
     for name in streams.keys() & files.keys() - counts.keys():
         if all(file.endswith(".parquet") and os.path.isfile(file) for file in files[name]):
             counts[name] = sum(map(count_rows, files[name]))
-    return Tables(streams, counts)
+    return Tables(streams, counts, {}, dict.fromkeys(streams, bounds))
 
 
-def check_files_once(files: dict[str, list[str]]) -> None:
-    """UserError where a data file is in two splits or twice in one, be it under two names."""
-    seen = {}
-    for split, file in ((split, file) for split, names in files.items() for file in names):
-        about = os.stat(file) if os.path.isfile(file) else None
-        real = (about.st_dev, about.st_ino) if about else file
-        if real in seen:
-            where = (
-                f"twice in the {split} split" if seen[real] == split else f"in the {seen[real]} and the {split} split"
-            )
-            raise UserError(
-                f"{printable(file)} is {where}, and may be there only once: say which files a split is of (`configs:` "
-                f"and `data_files:` in README.md), or take a local copy without a README.md"
-            )
-        seen[real] = split
+def bounds_of(builder, folder: str | None) -> Bounds:
+    """Where the images of a builder's set lie: in the folder, or in what was fetched from the Hub or unpacked.
+
+    A builder of folders of images has walked through them itself.
+    """
+    import datasets
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    own = [folder] if folder else []
+    if builder.repo_id:
+        repo = repo_folder_name(repo_id=builder.repo_id, repo_type="dataset")
+        own = [os.path.join(constants.HF_HUB_CACHE, repo)]
+    folders = (*own, datasets.config.EXTRACTED_DATASETS_PATH)
+    walked = isinstance(builder, datasets.packaged_modules.folder_based_builder.folder_based_builder.FolderBasedBuilder)
+    return Bounds(tuple(os.path.abspath(each) for each in folders), walked)
 
 
-def as_streams(tables: dict, streaming: bool) -> Tables:
+def as_streams(tables: dict, streaming: bool, bounds: Bounds) -> Tables:
     """Tables that are there, or streams of them, and their lengths."""
     whole = {name: table for name, table in tables.items() if not isinstance(table, Unlabelled)}
     if streaming:
         streams = {name: table.to_iterable_dataset(min(SHARDS, len(table))) for name, table in whole.items()}
         tables = {**tables, **streams}
-    return Tables(tables, {name: len(table) for name, table in whole.items()}, whole)
+    counts = {name: len(table) for name, table in whole.items()}
+    return Tables(tables, counts, whole, dict.fromkeys(tables, bounds))

@@ -16,6 +16,9 @@ from overhaul.data.transfer import pinned
 from overhaul.system import preemption
 from overhaul.system.messages import UserError, first_line, launched
 
+SHARED = "/dev/shm"
+SPARE = 2**20  # bytes for labels
+
 
 class Shared(Dataset):
     """Batches whose pixels travel in shared memory that is used again and again, as fresh memory is slow to get.
@@ -26,7 +29,9 @@ class Shared(Dataset):
     def __init__(self, batches: Dataset, drawn: list, workers: int) -> None:
         self.batches, self.drawn = batches, drawn
         shape = batches.shape(drawn[0]) if drawn else (0,)
-        self.slots = torch.empty((2 * workers + 1, *shape), dtype=torch.uint8).share_memory_()
+        slots = torch.empty((2 * workers + 1, *shape), dtype=torch.uint8)
+        check_shared(slots.nbytes)
+        self.slots = slots.share_memory_()
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -53,6 +58,18 @@ def load_batches(
         yield pixels.pin_memory() if pin else pixels.clone(), pinned(labels, pin), broken
 
 
+def check_shared(needed: int) -> None:
+    """UserError where there are not so many bytes of shared memory left, of which a container may have 64 MiB."""
+    if not os.path.isdir(SHARED):  # not on macOS
+        return
+    about = os.statvfs(SHARED)
+    if (free := about.f_bavail * about.f_frsize) < needed + SPARE:
+        raise UserError(
+            f"the workers that decode images need {needed + SPARE:,} bytes of shared memory, and {SHARED} has {free:,} "
+            f"left; enlarge it (docker run --shm-size), or take fewer --workers: --workers 0 needs none"
+        )
+
+
 def work(batches: Dataset, workers: int) -> Iterator[tuple]:
     """What a dataset makes in worker processes, each of which keeps two items ahead; their errors as ours."""
     loader = DataLoader(
@@ -73,7 +90,9 @@ def work(batches: Dataset, workers: int) -> Iterator[tuple]:
 
 
 def work_pinned(batches: Dataset, workers: int, pin: bool) -> Iterator[tuple]:
-    """The same for batches of pixels, labels and more. pin: see transfer.pinned."""
+    """The same for batches of pixels, labels and more, of batches.nbytes of pixels. pin: see transfer.pinned."""
+    if workers:
+        check_shared((2 * workers + 1) * batches.nbytes)
     for pixels, labels, *more in work(batches, workers):
         yield pinned(pixels, pin), pinned(labels, pin), *more
 

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "tracker",
     "workers",
     "skip_broken",
+    "max_pixels",
     "checkpoint_steps",
     "checkpoint_minutes",
     "timeout_minutes",

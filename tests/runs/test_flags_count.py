@@ -101,6 +101,7 @@ BUILT = {  # what a flag is given, and where it shows
     "--label_column": (["number"], lambda of: of.train_loader.images.labels.tolist()),
     "--class_names": (["{names}"], lambda of: of.classes),
     "--skip_broken": ([2], lambda of: of.train_loader.skip_broken),
+    "--max_pixels": ([5000, "--crop_area", "[0.1, 1]"], lambda of: of.train_loader.images.bounds.max_pixels),
     "--seed": ([1], first_images),
     "--mixed_precision": (["bf16"], lambda of: of.accelerator.mixed_precision),
     "--student": (["{student}"], weights),
@@ -131,6 +132,7 @@ REFUSED = {  # where a flag cannot count
     "--label_column": (["label"], "scikit-learn"),
     "--class_names": (["names.txt"], "scikit-learn"),
     "--skip_broken": ([1], "scikit-learn"),
+    "--max_pixels": ([5000], "scikit-learn"),
     "--num_classes": ([11], "scikit-learn"),
     "--test_resize": ([90], "scikit-learn"),
     "--label_weight": ([0.5, "--method", "original"], "trains the student alone"),
@@ -242,7 +244,7 @@ def test_every_setting_is_tried():
 
 def beside(more: list, flag: str) -> list:
     """What stands beside the flag that is tried, where it needs company that would show by itself."""
-    return more[2:] if flag in ("--teacher.key", "--student.key", "--workers") else []
+    return more[2:] if flag in ("--teacher.key", "--student.key", "--workers", "--max_pixels") else []
 
 
 @pytest.mark.parametrize("flag", REFUSED)

@@ -1,6 +1,8 @@
 """From an encoded image to pixels: the same whichever decoder is installed, and those that torchvision would make."""
 
 import io
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from support import hostile_data
 from torchvision.transforms import CenterCrop, Compose, Resize
 from torchvision.transforms.v2 import functional as theirs
 
@@ -406,3 +409,49 @@ def test_resizing_keeps_all_of_a_pixel_together():
         assert resized_crop(decoded, 5, 6, 70, 80, 64, mirrored).permute(1, 2, 0).is_contiguous()
     for shortened in (shorten(decoded, 64), shorten(decoded, 64, "bicubic")):
         assert shortened.permute(1, 2, 0).is_contiguous()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_the_most_pixels_of_an_image_are_a_setting_and_read_off_its_header(format):
+    """With either decoder, and before it is noticed that the end is missing."""
+    encoded, words = encode(photo(40, 60), format), "it has 60 x 40 pixels, and --max_pixels allows 2399"
+    assert decode(encoded, 2400).shape == decode_with_pil(encoded, 2400).shape == (3, 40, 60)
+    for cut in (encoded, encoded if format == "WEBP" else encoded[:-9]):
+        for decoder in (decode, decode_with_pil):
+            with pytest.raises(ValueError, match=words):
+                decoder(cut, 2399)
+
+
+@pytest.mark.parametrize("kind", hostile_data.LARGE)
+def test_a_small_file_of_a_huge_image_takes_no_memory(kind):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for decoder in (decode, decode_with_pil):
+        with pytest.raises(ValueError, match="--max_pixels allows"):
+            decoder(hostile_data.LARGE[kind])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
+
+
+def test_an_image_that_resizing_would_make_huge_is_refused():
+    assert decode(encode(photo(1, 500), "PNG")).shape == (3, 1, 500)
+    with pytest.raises(ValueError, match="it has 501 x 1 pixels, and no side may be 500 times the other"):
+        decode(encode(photo(1, 501), "PNG"))
+
+
+@pytest.mark.parametrize("kind", hostile_data.PROGRAMS)
+def test_no_program_is_started_for_an_image(kind, tmp_path, monkeypatch):
+    """PIL would start Ghostscript for what says that it is PostScript."""
+    for name in ("gs", "gswin32c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ValueError, match="it is no JPEG, PNG, WebP, BMP, GIF or TIFF image"):
+        decode(hostile_data.PROGRAMS[kind])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF"])
+def test_of_several_images_in_a_file_the_first_is_taken(format):
+    first, second = photo(40, 60).quantize(16).convert("RGB"), Image.new("RGB", (60, 40))
+    options = {"lossless": True} if format == "WEBP" else {}
+    several = encode(first, format, save_all=True, append_images=[second], **options)
+    assert torch.equal(decode(several), decode(encode(first, format, **options)))

@@ -21,6 +21,7 @@ from support.jpegs import CONTENTS
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from overhaul.data.bounds import Bounds
 from overhaul.data.decoding import centre, decode
 from overhaul.data.images import EncodedImages, Images
 from overhaul.data.loaders import EvalLoader, Normalize, TrainLoader
@@ -393,7 +394,7 @@ def test_an_image_that_is_missing_is_a_broken_one():
         rows[row] = missing
     features = datasets.Features({"image": datasets.Image(decode=False)})
     table = datasets.Dataset.from_dict({"image": rows}, features).with_format("arrow")
-    loader = EvalLoader(replace(images, table=table), skip_broken=3)
+    loader = EvalLoader(replace(images, table=table, bounds=Bounds(("/nowhere",))), skip_broken=3)
     ((_, labels),) = loader
     assert labels.tolist() == [0, 1, 2, -1, -1, -1, *range(6, 22)]
     assert sorted(each.split(" is no image")[0] for each in loader.broken) == [

@@ -1,16 +1,19 @@
 """What a student says of an image, with its own class names and pre-processing."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import hostile_data
 from support.runs import SMALL_NET
 
 from overhaul import hub, models
 from overhaul.data.decoding import centre, decode
 from overhaul.setups import SETUPS
+from overhaul.training import prediction
 from overhaul.training.prediction import predict
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -126,3 +129,32 @@ def test_wrong_arguments(student, image, overhaul, arguments, words):
 def test_every_small_network_predicts(tmp_path, image):
     hub.save(tmp_path / "student", models.create(SMALL_NET), SETUPS["digits"], NAMES)
     assert len(predict(str(tmp_path / "student"), [str(image)])[0]["classes"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        ("pipe.png", (), "pipe.png is no regular file"),
+        ("/dev/zero", (), "/dev/zero is no regular file"),
+        ("sparse.png", (), "are the most"),
+        ("image.png", ("--max_pixels", 2049), "it has 41 x 50 pixels, and --max_pixels allows 2049"),
+        ("~nobody_there/a.png", (), "nobody has such a home"),
+        ("eps.png", (), "it is no JPEG, PNG, WebP, BMP, GIF or TIFF image"),
+    ],
+)
+def test_a_file_that_is_no_image_is_not_waited_for(tmp_path, student, image, overhaul, name, flags, words):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "sparse.png").touch()
+    os.truncate(tmp_path / "sparse.png", 2**40)
+    (tmp_path / "eps.png").write_bytes(hostile_data.PROGRAMS["EPS"])
+    file = name if name.startswith(("/", "~")) else tmp_path / name
+    result = overhaul("predict", student, file, *flags)
+    assert (result.status, result.out) == (2, "") and words in result.err and result.err.count("\n") == 1
+
+
+def test_a_walk_for_images_ends(tmp_path, student, image, overhaul, monkeypatch):
+    monkeypatch.setattr(prediction, "MOST_OTHERS", 3)
+    for number in range(4):
+        (tmp_path / "student" / "more" / str(number)).mkdir(parents=True)
+    result = overhaul("predict", student, tmp_path)
+    assert result.status == 2 and "holds more than 3 files" in result.err
