@@ -3,13 +3,19 @@
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
+from overhaul.cli.standing import how_to_go_on, where_it_stands
 from overhaul.report import methods, tables
-from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
+from overhaul.system.messages import UserError, choose, first_line, launched, printable, without_tokens
 from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
+from overhaul.system.streams import end_streams, lost, make_lenient
+
+LONGEST = 900  # letters of an error's line
+CUT_OFF = 141  # what a shell has for a command whose reader has left: 128 + SIGPIPE
 
 
 class Command(NamedTuple):
@@ -114,8 +120,16 @@ BENCH_DATA = Command(
 
 
 def command(argv: list[str] | None = None) -> NoReturn:
-    """Run a command as what this process is for."""
-    leave(main(argv))
+    """Run a command as what this process is for; a fault of ours keeps its traceback, and ends it with 1."""
+    make_lenient()
+    try:
+        status = main(argv)
+    except Exception:
+        traceback.print_exc()
+        say(f"this is a fault of overhaul, not of yours{where_it_stands(sys.argv[1:] if argv is None else argv)}")
+        status = 1
+    end_streams()
+    leave(status)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,9 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(argv)
     except UserError as error:
-        rank = launched_rank()
-        message = printable(without_tokens(str(error)))
-        print(f"overhaul{f' [process {rank}]' if rank else ''}: {message}", file=sys.stderr)
+        say(str(error))
         return 2
     except Preempted as told:
         status = leave_status(told.together)
@@ -138,6 +150,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def say(text: str) -> None:
+    """One line on stderr, of bounded length."""
+    rank, line = launched_rank(), printable(without_tokens(text))
+    line = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    print(f"overhaul{f' [process {rank}]' if rank else ''}: {line}", file=sys.stderr)
+
+
 def launched_rank() -> int:
     try:
         return launched("RANK")
@@ -145,31 +164,32 @@ def launched_rank() -> int:
         return 0
 
 
-def how_to_go_on(argv: list[str]) -> str:
-    if argv[0] == "prepare":
-        return "; the same command goes on with the files that are not whole"
-    if argv[0] not in ("train", "demo"):
-        return ""
-    anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
-    return f"; the same command{anew} goes on from the last checkpoint"
-
-
 def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:10}{command.words}" for name, command in COMMANDS.items())
-        print(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
-        return 0
+        return show(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
     if argv[0] == "--version":
         from importlib.metadata import version
 
-        print(version("overhaul"))
-        return 0
+        return show(version("overhaul"))
     name, *argv = argv
     choose("command", name, tuple(COMMANDS))
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
     return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
+
+
+def show(text: str) -> int:
+    """Print what a command is for; its exit status is 141 where the reader has left, 1 where it cannot be written."""
+    print(text)
+    error = lost(sys.stdout)
+    if error is None:
+        return 0
+    if isinstance(error, BrokenPipeError):
+        return CUT_OFF
+    say(f"the result cannot be written to stdout ({first_line(error)}); send it elsewhere")
+    return 1
 
 
 def asks_for_help(argv: list[str]) -> bool:
@@ -180,8 +200,7 @@ def train(argv: list[str]) -> int:
     if asks_for_help(argv):
         from overhaul.cli import help
 
-        print(help.of_training(argv, *COMMANDS["train"][:2]))
-        return 0
+        return show(help.of_training(argv, *COMMANDS["train"][:2]))
     with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
         enlist()
         from overhaul import api
@@ -200,8 +219,7 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
     if asks_for_help(argv):
         from overhaul.cli import help
 
-        print(help.of_command(called, name, command.words, command.examples, json_too))
-        return 0
+        return show(help.of_command(called, name, command.words, command.examples, json_too))
     values = parse(called, argv, name, json_too)
     as_json = values.pop("json", False)
     shown = {"show": True} if "show" in inspect.signature(called).parameters else {}
@@ -209,5 +227,5 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
         result = called(**shown, **values)
     if launched("RANK") == 0:
         lines = result if command.json == "lines" else [result]
-        print("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))
+        return show("\n".join(map(json.dumps, lines)) if as_json else command.text(result, values))
     return 0

@@ -22,7 +22,7 @@ def warn(text: str) -> None:
     """Say something on stderr, above a bar if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(f"overhaul: {text}", file=sys.stderr)
+    tqdm.write(f"overhaul: {printable(text)}", file=sys.stderr)
     sys.stderr.flush()
 
 
