@@ -49,3 +49,14 @@ def test_letters_that_a_stream_lacks_are_escaped():
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = ended("setups", "é", env=ascii_only, capture_output=True, text=True)
     assert said.returncode == 2 and "\\xe9" in said.stderr and said.stderr.count("\n") == 1
+
+
+def test_a_fault_keeps_its_traceback_and_says_where_the_run_stands(tmp_path, digits_teacher):
+    """The run of the fixture stands for one that a fault has ended."""
+    break_it = "from overhaul.training import trainer; trainer.train = lambda *_: 1 / 0"
+    words = ["train", *teaching("--output_dir", digits_teacher)]
+    program = f"{break_it}; from overhaul.cli.main import command; command({[str(word) for word in words]})"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.returncode == 1 and "ZeroDivisionError" in said.stderr
+    last = said.stderr.splitlines()[-1]
+    assert f"nothing is lost: {digits_teacher} has epoch-0002; the same command goes on" in last
