@@ -164,7 +164,7 @@ def test_the_precision_of_the_environment_is_that_of_the_flag(monkeypatch, expec
         ("ACCELERATE_DEBUG_MODE", "", "ACCELERATE_DEBUG_MODE in the environment is true or false, not ''"),
         ("ACCELERATE_TORCH_DEVICE", "junk", "ACCELERATE_TORCH_DEVICE=junk in the environment cannot be had"),
         ("ACCELERATE_TORCH_DEVICE", "meta", "ACCELERATE_TORCH_DEVICE=meta in the environment cannot be had"),
-        ("LOCAL_RANK", "first", "Accelerate cannot start with this environment: .*'first'"),
+        ("LOCAL_RANK", "first", "LOCAL_RANK in the environment is a launcher.s number, not .first."),
     ],
 )
 def test_a_place_that_cannot_be_is_one_line(monkeypatch, expected, name, value, words):
