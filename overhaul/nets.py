@@ -6,6 +6,7 @@ from os import PathLike, fspath
 
 from overhaul import catalogue
 from overhaul.system.messages import WEIGHTS, UserError, choose, nearest, printable
+from overhaul.system.numbers import check_numbers
 
 LEAST_STD, LARGEST = 1e-6, 1e6  # a smaller std, or a larger number, would leave no finite numbers of an image
 LIBRARY = re.compile(r"(timm|torchvision):([^@]*)(@.*)?")  # a network of a library, and which of its trained weights
@@ -24,11 +25,11 @@ def is_foreign(family: str | None) -> bool:
 
 
 def is_mean(values: tuple[float, ...]) -> bool:
-    return all(abs(each) < LARGEST for each in values)
+    return len(values) == 3 and all(abs(each) < LARGEST for each in values)
 
 
 def is_std(values: tuple[float, ...]) -> bool:
-    return all(LEAST_STD < each < LARGEST for each in values)
+    return len(values) == 3 and all(LEAST_STD < each < LARGEST for each in values)
 
 
 def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, flags: str = "--") -> None:
@@ -36,7 +37,7 @@ def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] |
     if mean is not None and not is_mean(mean):
         raise UserError(f"{flags}mean is three numbers in 0..1, not {list(mean)}")
     if std is not None and not is_std(std):
-        raise UserError(f"{flags}std must be above 0, not {list(std)}")
+        raise UserError(f"{flags}std must be above 0, three numbers, not {list(std)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class Net:
 
     def check(self, flags: str = "--") -> None:
         """UserError for what cannot be; flags: what those of its fields begin with."""
+        check_numbers(self, {"image_size": 10_000}, flags)
         check_normalisation(self.mean, self.std, flags)
         if self.key is not None and self.weights is None:
             raise UserError(f"{flags}key {self.key} goes with the weights of a checkpoint file, and none are named")

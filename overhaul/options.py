@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_origin
 
 from overhaul.system.messages import UserError, check_repo, choose
+from overhaul.system.numbers import check_numbers
 
 Precision = Literal["no", "bf16", "fp16"]
 Compile = Literal["no", "default", "max", "graph"]
@@ -20,6 +21,12 @@ LEAST = {  # values of what is counted
     "gradient_accumulation_steps": 1,
     "push_every": 1,
     "checkpoint_steps": 1,
+}
+MOST = {
+    "workers": 1000,
+    "shuffle_buffer": 1_000_000,
+    "gradient_accumulation_steps": 1_000_000,
+    **dict.fromkeys(("skip_broken", "stream_images", "push_every", "checkpoint_steps"), 10**12),
 }
 
 
@@ -49,6 +56,7 @@ class DataOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        check_numbers(self, MOST)
         for name, valid in choices(type(self)).items():
             if getattr(self, name) is not None:
                 choose(f"--{name}", getattr(self, name), valid)

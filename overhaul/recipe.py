@@ -16,6 +16,7 @@ from overhaul.nets import (
     named,
 )
 from overhaul.system.messages import UserError, choose
+from overhaul.system.numbers import check_numbers
 
 __all__ = [
     "FUNCTION",
@@ -33,6 +34,10 @@ __all__ = [
 
 
 Norm = Literal["batch", "running"]  # what a teacher's BatchNorms normalise by
+MOST = {
+    **dict.fromkeys(("epochs", "batch_size", "num_classes", "ramp_epochs"), 1_000_000),
+    **dict.fromkeys(("image_size", "test_resize", "pad"), 10_000),
+}
 BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
 
@@ -164,6 +169,7 @@ class Setup:
         object.__setattr__(self, "method_settings", methods.settings(self.method, self.method_settings))
         for name in BY_METHOD:
             object.__setattr__(self, name, methods.alone_or_by(f"--{name}", self.method, getattr(self, name)))
+        check_numbers(self, MOST)
         for value in self.of_methods("teacher_norm"):
             choose("--teacher_norm", value, get_args(Norm))
         if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
@@ -171,7 +177,7 @@ class Setup:
         for role, net in (("student", self.student), ("teacher", self.teacher)):
             if net and net.family:
                 check_names(f"--{role}", net)
-        for name in ("epochs", "batch_size", "image_size", "num_classes"):
+        for name in ("epochs", "batch_size", "image_size", "test_resize", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
@@ -182,11 +188,13 @@ class Setup:
                 raise UserError(f"--{name} must be{whole} 0 or more and finite, not {value!r}")
         if not all(0 < fraction < 1 for fraction in self.lr_drops):
             raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
+        if self.momentum > 1:
+            raise UserError(f"--momentum must be at most 1, not {self.momentum!r}")
         if self.nesterov and not self.momentum:
             raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
         if None not in (self.test_resize, self.image_size) and self.test_resize < self.image_size:
             raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
-        if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+        if self.crop_area and not (len(self.crop_area) == 2 and 0 < self.crop_area[0] <= self.crop_area[1] <= 1):
             raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
         check_normalisation(self.mean, self.std)
         if self.teacher:

@@ -18,6 +18,7 @@ from overhaul.setups import SETUPS, get
 from overhaul.system.messages import UserError, nearest
 from overhaul.usual import as_entries, is_of_method
 
+MOST_BYTES = 100_000  # of a --config file
 ONLY_FLAGS = ("config", "print_config")  # no entries of a --config file
 
 
@@ -33,7 +34,9 @@ def parse(function: Callable, argv: list[str], command: str, as_json: bool) -> d
     for name, each in parameters.items():
         if each.kind is not each.KEYWORD_ONLY and alone:
             several = of_origin(each.annotation, list) is not None
-            values[name], alone = (alone, []) if several else (accept(name, each.annotation, alone[0]), alone[1:])
+            taken = alone if several else alone[:1]
+            texts = [accept(name, str if several else each.annotation, text) for text in taken]
+            values[name], alone = texts if several else texts[0], alone[len(taken) :]
     if alone:
         raise UserError(f"unknown argument {alone[0]}; {flags.command} --help says which there are")
     required = [name for name, each in parameters.items() if each.default is each.empty and name not in values]
@@ -149,6 +152,8 @@ def read_config(file: str, flags: Flags) -> dict[str, Any]:
     """The entries of a YAML file, by their flat names."""
     if not os.path.isfile(file):  # Path.is_file raises for names that no file can have
         raise UserError(f"--config {file}: there is no such file")
+    if (size := os.path.getsize(file)) > MOST_BYTES:
+        raise UserError(f"--config {file} holds no settings: it has {size:,} bytes, and {MOST_BYTES:,} are the most")
     try:
         config = yaml.load(Path(file).read_text("utf-8"), Reader)
     except OSError as error:
@@ -163,7 +168,10 @@ def read_config(file: str, flags: Flags) -> dict[str, Any]:
         if flags.kind(name) is None or name in ONLY_FLAGS:
             names = [each for each in flags.kinds if each not in ONLY_FLAGS]
             raise UserError(f"--config {file} has the unknown entry {key}{nearest(name, names, 0.5)}")
-        entries |= flags.flat(name, value, f"--config {file}: ")
+        more = flags.flat(name, value, f"--config {file}: ")
+        if twice := [each for each in more if each in entries]:
+            raise UserError(f"--config {file} has {twice[0]} twice; name it once")
+        entries |= more
     return entries
 
 

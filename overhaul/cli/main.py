@@ -3,12 +3,22 @@
 import inspect
 import json
 import sys
-from collections.abc import Callable
+import traceback
 from contextlib import nullcontext
-from typing import Literal, NamedTuple, NoReturn
+from typing import NoReturn
 
-from overhaul.report import methods, tables
-from overhaul.system.messages import UserError, choose, launched, printable, printable_lines, say, without_tokens
+from overhaul.cli.commands import BENCH_DATA, COMMANDS, Command
+from overhaul.cli.standing import how_to_go_on, where_it_stands
+from overhaul.system.messages import (
+    UserError,
+    choose,
+    first_line,
+    launched,
+    printable,
+    printable_lines,
+    say,
+    without_tokens,
+)
 from overhaul.system.network import check_environment
 from overhaul.system.preemption import (
     Preempted,
@@ -19,112 +29,23 @@ from overhaul.system.preemption import (
     stop_at_once,
     stop_with_launcher,
 )
+from overhaul.system.streams import end_streams, lost, make_lenient
 
-
-class Command(NamedTuple):
-    """A function of the API as a command.
-
-    words: for the list of commands. examples: of its use. text: of what the function returns and what it was called
-    with; None where it has told of itself. json: whether --json shows what it returns, as a line or as a line an item.
-    """
-
-    words: str
-    examples: tuple[str, ...]
-    text: Callable[[object, dict], str] | None
-    json: Literal["whole", "lines"] | None = None
-
-
-COMMANDS = {
-    "train": Command(
-        "train a setup: distil a student, train it alone, or train a teacher",
-        (
-            "overhaul train --setup cifar_teacher_wrn",
-            "overhaul train --setup cifar_c --teacher runs/cifar_teacher_wrn-original-seed0",
-            "overhaul train --setup cifar_c --method original --data_path my_images --epochs 30 --lr 0.05",
-            "overhaul train --data_path my_images --teacher timm/resnet50d.ra2_in1k --student timm:resnet18d",
-        ),
-        None,
-    ),
-    "evaluate": Command(
-        "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
-        (
-            "overhaul evaluate runs/cifar_c-overhaul-seed0 --data cifar100",
-            "overhaul evaluate USER/STUDENT --data my_images --json",
-        ),
-        tables.accuracy,
-        json="whole",
-    ),
-    "predict": Command(
-        "the most probable classes of image files",
-        ("overhaul predict runs/cifar_c-overhaul-seed0 image.jpg", "overhaul predict USER/STUDENT a.png b.png --top 3"),
-        tables.predictions,
-        json="lines",
-    ),
-    "pull": Command(
-        "copy a student from the Hub into a folder", ("overhaul pull USER/STUDENT --out my_student",), tables.pulled
-    ),
-    "push": Command(
-        "send a run's student to the Hub, with its model card",
-        ("overhaul push runs/cifar_c-overhaul-seed0 USER/STUDENT --private",),
-        tables.pushed,
-    ),
-    "export": Command(
-        "write a bare student as safetensors, pt2 or ONNX",
-        ("overhaul export runs/cifar_c-overhaul-seed0 --format onnx --out student.onnx",),
-        tables.exported,
-    ),
-    "prepare": Command(
-        "read a data set once and write it as sharded parquet",
-        ("overhaul prepare --data imagenet --data_path imagenet --out imagenet_parquet --short_side 320",),
-        tables.prepared,
-    ),
-    "bench": Command(
-        "where a training step goes, and how near it comes to the machine's best; bench data: the images",
-        ("overhaul bench --setup cifar_c --mixed_precision bf16", "overhaul bench --method kd", "overhaul bench data"),
-        tables.step_table,
-        json="whole",
-    ),
-    "setups": Command(
-        "the settings of the paper and our own, as a table; setups NAME: the whole of one",
-        ("overhaul setups", "overhaul setups cifar_c", "overhaul setups cifar_c --json"),
-        tables.setups_text,
-        json="whole",
-    ),
-    "models": Command(
-        "the networks: our families with their arguments and sizes, and how all others are named",
-        ("overhaul models", "overhaul models --json"),
-        tables.families,
-        json="whole",
-    ),
-    "methods": Command(
-        "the methods: what each compares, what it learns, and its settings and weights in a setup",
-        ("overhaul methods", "overhaul methods --setup imagenet_b", "overhaul methods --json"),
-        methods.methods_text,
-        json="whole",
-    ),
-    "inspect": Command(
-        "the maps that a teacher and a student would be compared by, or those of one network",
-        (
-            "overhaul inspect --teacher timm/resnet50d.ra2_in1k --student timm:mobilenetv3_small_100",
-            "overhaul inspect torchvision:mobilenet_v2 --image_size 32 --json",
-        ),
-        tables.inspected,
-        json="whole",
-    ),
-    "demo": Command(
-        "train a teacher, a student alone and a distilled one on handwritten digits",
-        ("overhaul demo", "overhaul demo --output_dir out --epochs 3"),
-        tables.demo_table,
-    ),
-}
-BENCH_DATA = Command(
-    "images a second of one core", ("overhaul bench data --imagenet imagenet",), tables.bench_table, json="whole"
-)
+LONGEST = 900  # letters of an error's line
+CUT_OFF = 141  # what a shell has for a command whose reader has left: 128 + SIGPIPE
 
 
 def command(argv: list[str] | None = None) -> NoReturn:
-    """Run a command as what this process is for."""
-    leave(main(argv))
+    """Run a command as what this process is for; a fault of ours keeps its traceback, and ends it with 1."""
+    make_lenient()
+    try:
+        status = main(argv)
+    except Exception:
+        traceback.print_exc()
+        tell(f"this is a fault of overhaul, not of yours{where_it_stands(sys.argv[1:] if argv is None else argv)}")
+        status = 1
+    end_streams()
+    leave(status)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(argv)
     except UserError as error:
-        tell(printable(without_tokens(str(error))))
+        tell(str(error))
         return 2
     except Preempted as told:
         status = leave_status(told.together)
@@ -145,9 +66,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def tell(words: str) -> None:
-    rank = launched_rank()
-    say(f"overhaul{f' [process {rank}]' if rank else ''}: {words}", sys.stderr)
+def tell(text: str) -> None:
+    """One line on stderr, of bounded length."""
+    rank, line = launched_rank(), printable(without_tokens(text))
+    line = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    say(f"overhaul{f' [process {rank}]' if rank else ''}: {line}", sys.stderr)
 
 
 def launched_rank() -> int:
@@ -157,25 +80,14 @@ def launched_rank() -> int:
         return 0
 
 
-def how_to_go_on(argv: list[str]) -> str:
-    if argv[0] == "prepare":
-        return "; the same command goes on with the files that are not whole"
-    if argv[0] not in ("train", "demo"):
-        return ""
-    anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
-    return f"; the same command{anew} goes on from the last checkpoint"
-
-
 def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:10}{command.words}" for name, command in COMMANDS.items())
-        print(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
-        return 0
+        return show(f"usage: overhaul COMMAND ...\n\n{listing}\n\n`overhaul COMMAND --help` says more.")
     if argv[0] == "--version":
         from importlib.metadata import version
 
-        print(version("overhaul"))
-        return 0
+        return show(version("overhaul"))
     name, *argv = argv
     choose("command", name, tuple(COMMANDS))
     check_environment()
@@ -183,6 +95,18 @@ def run(argv: list[str]) -> int:
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
     return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
+
+
+def show(text: str) -> int:
+    """Print what a command is for; its exit status is 141 where the reader has left, 1 where it cannot be written."""
+    print(text)
+    error = lost(sys.stdout)
+    if error is None:
+        return 0
+    if isinstance(error, BrokenPipeError):
+        return CUT_OFF
+    tell(f"the result cannot be written to stdout ({first_line(error)}); send it elsewhere")
+    return 1
 
 
 def asks_for_help(argv: list[str]) -> bool:
@@ -193,8 +117,7 @@ def train(argv: list[str]) -> int:
     if asks_for_help(argv):
         from overhaul.cli import help
 
-        print(help.of_training(argv, *COMMANDS["train"][:2]))
-        return 0
+        return show(help.of_training(argv, *COMMANDS["train"][:2]))
     with installed(stop_at_once):  # importing takes seconds, a last push takes minutes
         stop_with_launcher()
         enlist()
@@ -214,8 +137,7 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
     if asks_for_help(argv):
         from overhaul.cli import help
 
-        print(help.of_command(called, name, command.words, command.examples, json_too))
-        return 0
+        return show(help.of_command(called, name, command.words, command.examples, json_too))
     values = parse(called, argv, name, json_too)
     as_json = values.pop("json", False)
     shown = {"show": True} if "show" in inspect.signature(called).parameters else {}
@@ -223,5 +145,5 @@ def call(function: str, name: str, command: Command, argv: list[str]) -> int:
         result = called(**shown, **values)
     if launched("RANK") == 0:
         lines = result if command.json == "lines" else [result]
-        print("\n".join(map(json.dumps, lines)) if as_json else printable_lines(command.text(result, values)))
+        return show("\n".join(map(json.dumps, lines)) if as_json else printable_lines(command.text(result, values)))
     return 0

@@ -3,15 +3,18 @@
 import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 
 from overhaul.recipe import Net
 from overhaul.system.messages import UserError, choose
+from overhaul.system.numbers import check_text
 
 NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # what reading it raises: ValueError for numbers and bytes
 POSITIONS = ("positions", "student.positions", "teacher.positions")
+WHOLE = r"[-+]?(0|[1-9]\d*)"
+NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|nan)"
 SWITCH = {"true": True, "yes": True, "false": False, "no": False}
 WORDS = {
     str: "a text",
@@ -30,14 +33,39 @@ LISTS = {  # by their length
 
 
 class Reader(yaml.SafeLoader):
-    """YAML in which the names of modules are texts: 0.10 would be a number."""
+    """Plain values alone, each name once: no anchors, tags, dates, or numbers that YAML 1.1 reads to another base.
+
+    The names of modules are texts: 0.10 would be a number.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # those of plain values, below
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        event = self.peek_event()
+        if event.anchor or getattr(event, "tag", None):
+            refused = "anchors, aliases and tags are not read: write the value itself"
+            raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        for key, value in node.value:
-            if key.value in POSITIONS and isinstance(value, yaml.SequenceNode):
+        names = [key.value for key, _ in node.value]
+        for (key, value), name in zip(node.value, names, strict=True):
+            if not isinstance(key, yaml.ScalarNode) or names.count(name) > 1:
+                wrong = f"{name} stands there twice" if isinstance(key, yaml.ScalarNode) else "a name is a word"
+                raise yaml.constructor.ConstructorError(None, None, wrong, key.start_mark)
+            if name in POSITIONS and isinstance(value, yaml.SequenceNode):
                 for each in value.value:
                     each.tag = self.DEFAULT_SCALAR_TAG if isinstance(each, yaml.ScalarNode) else each.tag
         return super().construct_mapping(node, deep)
+
+
+for kind, form, first in (
+    ("bool", r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", WHOLE, "-+0123456789"),
+    ("float", NUMBER, "-+0123456789."),
+):
+    Reader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{form})\Z", re.ASCII), list(first))
 
 
 class Unfit(Exception):
@@ -79,9 +107,14 @@ def words(kind: Any) -> str:
 def accept(what: str, kind: Any, value: Any) -> Any:
     """The value as its type has it; UserError, which says what `what` takes, for one that it does not take."""
     try:
-        return fit(kind, value)
+        fitting = fit(kind, value)
     except (Unfit, OverflowError):
         pass
+    else:
+        for text in fitting if isinstance(fitting, tuple) else (fitting,):
+            if isinstance(text, str):
+                check_text(what, text)
+        return fitting
     if choices := of_origin(kind, Literal):
         choose(what, value[:80] if isinstance(value, str) else shown(value), get_args(choices))
     raise UserError(f"{what} takes {words(kind)}, not {shown(value)}")
@@ -114,9 +147,9 @@ def fit_one(kind: Any, value: Any) -> Any:
         return value if text is None else SWITCH[text.lower()]
     if kind is str and text and text.strip():
         return text
-    if kind is int and (text or (isinstance(value, int) and not isinstance(value, bool))):
+    if kind is int and (is_form(WHOLE, text) or (isinstance(value, int) and not isinstance(value, bool))):
         return int(value)
-    if kind is float and (text or (isinstance(value, (int, float)) and not isinstance(value, bool))):
+    if kind is float and (is_form(NUMBER, text) or (isinstance(value, (int, float)) and not isinstance(value, bool))):
         return float(value)
     if is_names(kind):
         return names_in(value)
@@ -127,6 +160,11 @@ def fit_one(kind: Any, value: Any) -> Any:
     if get_origin(kind) is dict and isinstance(mapping := loaded(value), Mapping):
         return {str(name): fit(get_args(kind)[1], each) for name, each in mapping.items()}
     raise Unfit
+
+
+def is_form(form: str, text: str | None) -> bool:
+    """Whether a text is a number as people write them: without underscores, blanks, other bases or scripts' digits."""
+    return text is not None and bool(re.fullmatch(form, text, re.ASCII))
 
 
 def names_in(value: Any) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Image sets by name or path: from scikit-learn, the Hub or a local copy, in memory or left encoded."""
 
-import os
 import re
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from overhaul.options import DataOptions
 from overhaul.recipe import Preprocessing
 from overhaul.system.messages import UserError, choose, first_line, innermost, printable
 from overhaul.system.network import guard
+from overhaul.system.numbers import check_memory, memory
 
 HUB_IDS = {name: known.hub_id for name, known in KNOWN.items()}
 NAMES = ("digits", *HUB_IDS)
@@ -90,6 +90,7 @@ def digits(image_size: int, split: str) -> Images:
     except ImportError:
         raise UserError("the digits come with scikit-learn: pip install scikit-learn") from None
     raw = load_digits()
+    check_memory(f"digits of --image_size {image_size}", 3 * len(raw.target) * image_size**2)
     wanted = (np.arange(len(raw.target)) % 5 == 0) == (split == "test")
     grey = torch.from_numpy((raw.images[wanted] * (255 / 16)).round().astype(np.uint8))
     pixels = centre(grey[:, None], image_size).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
@@ -214,9 +215,3 @@ def decode_all(images: EncodedImages, skip_broken: int) -> Images:
     return Images(
         pixels, images.labels[whole], images.classes, images.split, tuple(all_broken.values()), images.revision
     )
-
-
-def memory() -> float:
-    """Bytes of this machine."""
-    known = hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else float("inf")

@@ -11,6 +11,7 @@ from overhaul.data.decoding import resized_crop
 from overhaul.data.images import Broken, EncodedImages, Images
 from overhaul.recipe import Setup
 from overhaul.system.messages import UserError
+from overhaul.system.numbers import check_memory
 
 TRIES = 100  # images in a row; where all are broken there is no end
 
@@ -26,6 +27,8 @@ class PadCrop:
 
     def __init__(self, images: Images, setup: Setup) -> None:
         self.pad, self.flip, self.size = setup.pad, setup.flip, setup.image_size
+        across = setup.image_size + 2 * setup.pad
+        check_memory(f"images of --image_size {self.size} with --pad {self.pad}", 3 * len(images) * across**2)
         border = ((0, 0), (setup.pad, setup.pad), (setup.pad, setup.pad), (0, 0))
         self.padded = np.pad(images.pixels, border, mode="reflect") if setup.pad else images.pixels
         crops = np.lib.stride_tricks.sliding_window_view(self.padded, (self.size, self.size), axis=(1, 2))

@@ -21,6 +21,7 @@ REFUSED = {
     "ACCELERATE_USE_FSDP": PLAIN,
     "ACCELERATE_USE_MEGATRON_LM": PLAIN,
     "ACCELERATE_USE_PARALLELISM_CONFIG": PLAIN,
+    "ACCELERATE_DYNAMO_BACKEND": "--compile is what compiles; unset it",
     "ACCELERATE_FP8_BACKEND": f"--mixed_precision is one of {', '.join(PRECISIONS)}; unset it",
     "ACCELERATE_DOWNCAST_BF16": f"--mixed_precision is one of {', '.join(PRECISIONS)}; unset it",
 }
@@ -36,6 +37,22 @@ def check_environment() -> None:
         if (value := os.environ.get(name, OFF[0])).lower() not in (*ON, *OFF):
             raise UserError(f"{name} in the environment is true or false, not {printable(value)[:80]!r}; unset it")
     check_device("ACCELERATE_TORCH_DEVICE")
+    check_processes()
+
+
+def check_processes() -> None:
+    """UserError for numbers of processes that no launcher leaves."""
+    rank, world = launched("RANK"), launched("WORLD_SIZE", 1)
+    local = launched("LOCAL_RANK"), launched("LOCAL_WORLD_SIZE", world)
+    for name, number, of in (("RANK", rank, world), ("LOCAL_RANK", *local)):
+        if number >= of:
+            raise UserError(f"{name}={number} in the environment is of {of} processes, counted from 0; unset it")
+    if world == 1:
+        return
+    if lacking := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise UserError(f"{' and '.join(lacking)} are not in the environment of {world} processes: use a launcher")
+    if not 0 < launched("MASTER_PORT") < 2**16:
+        raise UserError(f"MASTER_PORT={launched('MASTER_PORT')} in the environment is no port: name one up to 65535")
 
 
 def check_device(name: str) -> None:

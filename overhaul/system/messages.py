@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import errno
 import os
 import re
 import sys
@@ -25,12 +24,9 @@ def say(text: str, stream: TextIO) -> None:
     """Write a line, above a bar if there is one; what cannot be written stops nothing."""
     from tqdm import tqdm
 
-    try:
+    with contextlib.suppress(OSError):
         tqdm.write(f"{text}\n", file=stream, end="")  # in one piece, as other processes write there, too
         stream.flush()
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.EPIPE):  # the terminal has closed, or whoever has read it is gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(text: str) -> None:

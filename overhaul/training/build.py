@@ -20,6 +20,7 @@ from overhaul.run.folder import RunFolder
 from overhaul.setups import resolve, teacher_setup
 from overhaul.system.accelerator import forget_runs, keep_memory, start
 from overhaul.system.messages import UserError
+from overhaul.system.numbers import check_memory
 from overhaul.training import graph, networks, pretrained
 from overhaul.training.evaluation import TeacherTest
 from overhaul.training.optimisation import make_ready, warm_up_ddp
@@ -184,6 +185,8 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         raise UserError(f"--batch_size {setup.batch_size} is of all processes together, and {shares} do not divide it")
     if setup.batch_size < 2 * world * steps:
         raise UserError(f"--batch_size {setup.batch_size} leaves BatchNorm less than 2 images ({shares})")
+    share, side = setup.batch_size // (world * steps), setup.image_size or 1
+    check_memory(f"--batch_size {setup.batch_size} of --image_size {side}", 12 * share * side**2)  # 3 channels of fp32
     for name in setup.methods:
         least = catalogue.method(name).least_images
         if setup.batch_size < least * world * steps:

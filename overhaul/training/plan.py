@@ -10,7 +10,7 @@ from overhaul.recipe import Setup
 from overhaul.report.tables import pairs_table, plain
 from overhaul.setups import SETUPS
 from overhaul.system.accelerator import describe_devices
-from overhaul.system.messages import millions
+from overhaul.system.messages import millions, printable
 from overhaul.training.build import Components
 from overhaul.usual import OF_METHOD
 
@@ -23,8 +23,8 @@ def header(of: Components, folder: Path) -> str:
     stream = "; a stream: shuffled within a buffer, and resumed approximately" if of.run.streaming else ""
     return (
         f"{setup.name}, {setup.method}: {len(train.images):,} training and {tests} test images"
-        f"{''.join(f', {each}, left out' for each in left_out)}{stream}; {describe_devices(of.accelerator)}; "
-        f"{folder}\n{plan(of)}"
+        f"{''.join(f', {printable(str(each))}, left out' for each in left_out)}{stream}; "
+        f"{describe_devices(of.accelerator)}; {printable(str(folder))}\n{plan(of)}"
     )
 
 
@@ -33,7 +33,9 @@ def plan(of: Components) -> str:
     setup, world, steps = of.setup, of.accelerator.num_processes, len(of.train_loader)
     networks = (("teacher", setup.teacher, of.teacher), ("student", setup.student, of.student))
     lines = [
-        f"  {role:11}{net} ({millions(parameters(network))} parameters)" for role, net, network in networks if network
+        f"  {role:11}{printable(str(net))} ({millions(parameters(network))} parameters)"
+        for role, net, network in networks
+        if network
     ]
     if of.teacher:
         lines += [*method_lines(of), *compared_lines(of)]

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from overhaul.recipe import Setup
 from overhaul.run.state import State
 from overhaul.system.accelerator import Nobody, of_main
-from overhaul.system.messages import duration, say
+from overhaul.system.messages import duration, printable, say
 from overhaul.system.preemption import StopSignal
 from overhaul.system.signs import Signs
 
@@ -186,4 +186,5 @@ def result_lines(setup: Setup, seed: int, final: dict, best: dict, folder: Path)
         rows = paper.rows(setup.method)
         errors = (f"{one:.2f} %{f' / {five:.2f} %' if five else ''} {name}" for name, one, five in rows)
         lines.append(f"published top-1{' / top-5' if paper.top5 else ''} error: {', '.join(errors)} ({paper.models})")
-    return "\n".join([*lines, f"final student: {folder / 'final'}   best student: {folder / 'best'}"])
+    where = printable(str(folder))
+    return "\n".join([*lines, f"final student: {where}/final   best student: {where}/best"])

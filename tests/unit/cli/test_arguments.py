@@ -8,8 +8,8 @@ import pytest
 
 from overhaul import api
 from overhaul.cli.arguments import parse, parse_training
+from overhaul.cli.commands import COMMANDS
 from overhaul.cli.flags import flags_of, training_flags
-from overhaul.cli.main import COMMANDS
 from overhaul.recipe import Net
 from overhaul.setups import get, settings
 from overhaul.system.messages import UserError

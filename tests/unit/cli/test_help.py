@@ -7,8 +7,8 @@ import pytest
 
 from overhaul.catalogue import method, methods
 from overhaul.cli.arguments import parse_training
+from overhaul.cli.commands import COMMANDS
 from overhaul.cli.flags import training_flags
-from overhaul.cli.main import COMMANDS
 from overhaul.recipe import Setup
 from overhaul.setups import HIDDEN, get, settings
 
