@@ -100,16 +100,18 @@ def newest_whole(folder: Path) -> Path | None:
 
     Raises UserError where none is left of those that the run has made.
     """
+    faults = []
     for checkpoint in reversed(found(folder)):
-        wrong = fault(checkpoint)
-        if not wrong:
+        if not (wrong := fault(checkpoint)):
+            for words in faults:
+                warn(words)
             return checkpoint
-        aside = set_aside(checkpoint)
-        warn(f"{checkpoint} is broken ({wrong}); set aside as {aside.name}")
+        faults.append(f"{checkpoint} is broken ({wrong}); set aside as {set_aside(checkpoint).name}")
     aside = sorted((folder / "checkpoints").glob(f"{BROKEN}*"))
     metrics = folder / "metrics.jsonl"
     if aside or (metrics.exists() and metrics.stat().st_size):
-        what = f"every checkpoint of {folder} is broken" if aside else f"the checkpoints of {folder} are gone"
+        first = f" ({faults[0]})" if faults else ""
+        what = f"every checkpoint of {folder} is broken{first}" if aside else f"the checkpoints of {folder} are gone"
         raise UserError(f"{what}, so it cannot go on; replace the run with --resume never --overwrite")
     return None
 

@@ -35,6 +35,7 @@ MAY_CHANGE = (
 DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
 NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run", "quiet")  # how it starts and is shown, not what it is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
+NESTED = 1000  # brackets in a configuration
 MOST = 12  # differences that a message tells
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"
@@ -58,13 +59,8 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         path, run = self.path, self.run
-        nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{nearest} is a file; name another folder with --output_dir")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"{nearest} may not be written to; name another folder with --output_dir")
-        names = {each.name for each in path.iterdir()} if path.exists() else {}
-        held = any(not name.startswith(".") and name != replaced.ASIDE for name in names)
+        links.check_place(path)
+        held = path.exists() and any(each.name[0] != "." and each.name != replaced.ASIDE for each in path.iterdir())
         links.check(path, (*OURS, replaced.ASIDE))
         if (earlier := replaced.waiting(path)) and not run.overwrite:
             raise UserError(
@@ -170,7 +166,9 @@ class RunFolder:
     def read_config(self) -> dict:
         try:
             text = read_bytes(self.config_file).decode()
-            grows = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))  # flatten() follows each
+            # brackets cost PyYAML the square of their number, and flatten() follows each alias
+            many = text.count("[") + text.count("{") > NESTED
+            grows = many or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
             config = None if grows else yaml.safe_load(text)
         except (OSError, yaml.YAMLError, ValueError, RecursionError):
             config = None
@@ -228,9 +226,8 @@ def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = (
     ]
     if differing:
         what = "; ".join(differing[:MOST]) + (f" and {len(differing) - MOST} more" if len(differing) > MOST else "")
-        longer = ""
-        if [each.split(":")[0] for each in differing] == ["epochs"]:
-            longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
+        longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
+        longer = longer if [each.split(":")[0] for each in differing] == ["epochs"] else ""
         raise UserError(f"{folder} belongs to another configuration ({what}); {ANEW}{longer}")
 
 

@@ -6,6 +6,15 @@ from pathlib import Path
 from overhaul.system.messages import UserError
 
 
+def check_place(folder: Path) -> None:
+    """UserError where no folder can be, or none that may be written to."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file; name another folder with --output_dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest} may not be written to; name another folder with --output_dir")
+
+
 def check(folder: Path, names: tuple[str, ...]) -> None:
     """UserError where what a run writes to is a link, is of the wrong kind, or may not be written to."""
     own = [folder / name for name in names]

@@ -22,7 +22,7 @@ from overhaul.system.files import read_json
 from overhaul.system.messages import UserError
 
 STATE_FILE = "state.json"
-OLD_STATE_FILE = "custom_checkpoint_0.pkl"  # before 0.2.0
+OLD_STATE_FILE = "custom_checkpoint_0.pkl"  # of a run that Accelerate kept
 OPTIMIZER_FILE, SCALER_FILE, RANDOM_FILE = "optimizer.bin", "scaler.pt", "random_states_{}.pkl"  # Accelerate's
 OF_NUMPY = [  # what its random numbers are pickled with
     codecs.encode,
