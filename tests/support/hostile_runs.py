@@ -160,7 +160,7 @@ FOLDERS = [
 ]
 CASES: list[Case] = [
     *(Case(name, TRAIN, says, make) for name, says, make in (*CHECKPOINTS, *FOLDERS)),
-    Case("push a run without a student", PUSH, "final", new),
+    Case("push a run without a student", PUSH, "is not the folder of a run", new),
     Case("push a record nested deeply", PUSH, "overhaul.json is damaged", student(overhaul=DEEP)),
     Case("push a record that is a list", PUSH, "holds no run that can be read", student(overhaul="[]")),
     Case("push a record that lacks all", PUSH, "overhaul.json is damaged (KeyError", student(NAMED, overhaul="{}")),
