@@ -34,6 +34,8 @@ def push(folder: str | Path, repo: str, private: bool = False, best: bool = Fals
             line = make_repository(folder, folder.student(which), Path(made), repo, which)
         except OSError as error:
             raise UserError(f"what is pushed cannot be put together: {error}") from None
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{folder.record_file} is damaged ({type(error).__name__}: {error})") from None
         top1 = f"{line['test_top1']:.2f}"
         message = f"{which.capitalize()} student, epoch {line['epoch']}: test top-1 {top1} %"
         return client.upload(Path(made), repo, private, message, tag=f"top1-{top1}")

@@ -1,5 +1,6 @@
 """Keeps a run from being lost: when its state is written down, and what happens where that fails."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from overhaul.options import Run
-from overhaul.run import checkpoints
+from overhaul.run import checkpoints, replaced
 from overhaul.run.folder import RunFolder
-from overhaul.run.state import State, resume
+from overhaul.run.restore import STATE_FILE
+from overhaul.run.resume import resume
+from overhaul.run.state import State
 from overhaul.system.accelerator import of_main, other_gpus_hidden, threads
-from overhaul.system.files import write_folder
+from overhaul.system.files import write_folder, write_text
 from overhaul.system.messages import UserError, warn
 from overhaul.system.preemption import Preempted, note_saved
 from overhaul.system.processes import Unsaved, all_or_none, on_main
@@ -57,6 +60,7 @@ class Checkpointer:
         """
         folder.check(config)
         on_main(accelerator, folder.open)
+        fresh.config = config
         state, newest = resume(accelerator, folder.path, fresh, before_loading)
         on_main(accelerator, lambda: folder.begin(config, state.metrics if newest else None))
         return cls(accelerator, folder, run, state, student_files, newest)
@@ -99,12 +103,18 @@ class Checkpointer:
         path, state = self.folder.path, self.state
         self.write_on_main(lambda: self.best and write_folder(self.folder.student("best"), self.best))
         self.best = None
-        self.write_on_main(lambda: checkpoints.begin(path))
+        self.write_on_main(self.begin)
         with other_gpus_hidden(self.accelerator):
             all_or_none(self.accelerator, lambda: self.accelerator.save_state(str(checkpoints.unfinished(path))), path)
         self.write_on_main(lambda: checkpoints.complete(path, state.name))
         self.write_on_main(lambda: self.folder.write_metrics(state.metrics))
         self.write_on_main(lambda: checkpoints.prune(path, state.best and state.best["epoch"]))
+        self.write_on_main(lambda: replaced.forget(path))
+
+    def begin(self) -> None:
+        """A new folder for the checkpoint, with the state."""
+        checkpoints.begin(self.folder.path)
+        write_text(checkpoints.unfinished(self.folder.path) / STATE_FILE, json.dumps(self.state.state_dict()) + "\n")
 
     def write_on_main(self, write: Callable[[], object]) -> None:
         all_or_none(self.accelerator, write, self.folder.path, main_only=True)
@@ -131,5 +141,5 @@ class Checkpointer:
             raise UserError(f"the end of the run could not be saved ({error}); make room: {self.goes_on()}") from None
 
     def goes_on(self) -> str:
-        command = "the same command" + " without --resume never --overwrite" * self.run.overwrite
+        command = "the same command" + " without --resume never --overwrite" * bool(self.run.overwrite and self.newest)
         return f"{command} goes on from {self.newest or 'the beginning'}"

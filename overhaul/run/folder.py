@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, replace
@@ -10,15 +9,13 @@ from pathlib import Path
 
 import yaml
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
-from overhaul.system.files import write_text
-from overhaul.system.messages import UserError, launched, warn
+from overhaul.run import links, replaced
+from overhaul.run.lines import are_metrics
+from overhaul.system.files import read_bytes, read_json, write_text
+from overhaul.system.locks import lock
+from overhaul.system.messages import UserError, launched, printable, warn
 from overhaul.usual import as_entries, is_of_method
 
 MAY_CHANGE = (
@@ -39,6 +36,8 @@ MAY_CHANGE = (
 DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
 NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run", "quiet")  # how it starts and is shown, not what it is
 OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
+NESTED = 1000  # brackets in a configuration
+MOST = 12  # differences that a message tells
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"
 
@@ -61,13 +60,15 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         path, run = self.path, self.run
-        nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{nearest} is a file; name another folder with --output_dir")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"{nearest} may not be written to; name another folder with --output_dir")
-        held = path.exists() and any(not each.name.startswith(".") for each in path.iterdir())
-        if held and not self.config_file.is_file():
+        links.check_place(path)
+        held = path.exists() and any(each.name[0] != "." and each.name != replaced.ASIDE for each in path.iterdir())
+        links.check(path, (*OURS, replaced.ASIDE))
+        if (earlier := replaced.waiting(path)) and not run.overwrite:
+            raise UserError(
+                f"{earlier} holds the run that was to be replaced, and the new one has no checkpoint yet: begin that "
+                f"again with --resume never --overwrite, or move {earlier.name} to where it is to go on"
+            )
+        if held and not self.config_file.is_file() and not earlier:
             raise UserError(f"{path} holds files but no run; name another folder with --output_dir")
         if held and run.resume == "never" and not run.overwrite:
             raise UserError(
@@ -79,26 +80,21 @@ class RunFolder:
             self.lock()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
+            self.descriptor = None
+        if kind and self.run.overwrite and (earlier := replaced.waiting(self.path)):
+            where = f"the earlier run is kept in {earlier}"
+            if isinstance(error, UserError):
+                error.args = (f"{error}; {where}",)
+            elif launched("RANK") == 0:
+                warn(where)
 
     def lock(self) -> None:
         """Keep other runs out of the folder, which must be there; UserError if one is at work in it."""
-        if self.descriptor is not None or launched("RANK") > 0 or fcntl is None:
-            return
-        file = self.path / ".lock"
-        try:
-            self.descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, never a forked worker's
-        except BlockingIOError:
-            who = file.read_text().strip()
-            raise UserError(f"{self.path} is in use by another run ({who}): wait for its end, or stop it") from None
-        except OSError as error:
-            warn(f"{self.path} cannot be locked ({error}): start no second run in it")
-        else:
-            os.ftruncate(self.descriptor, 0)
-            os.write(self.descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        if self.descriptor is None and launched("RANK") == 0:
+            self.descriptor = lock(self.path / ".lock", str(self.path))
 
     def check(self, config: dict) -> None:
         """UserError where the folder's run has another configuration (see configuration), unless it is replaced."""
@@ -106,12 +102,12 @@ class RunFolder:
             compare(config, self.read_config(), self.path, ("epochs",) if self.run.resume_with else ())
 
     def open(self) -> None:
-        """Make the folder, or what a run that is replaced has left in it, ready; for the main process."""
+        """Make the folder, and move a run that is replaced aside in it; for the main process."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock()
             if self.run.overwrite:
-                remove_run(self.path)
+                replaced.set_aside(self.path, OURS)
 
     def begin(self, config: dict, metrics: list[dict] | None) -> None:
         """Write the configuration and, of a run that goes on, the metrics of its checkpoint; for the main process."""
@@ -153,10 +149,10 @@ class RunFolder:
         if self.run.overwrite or not self.config_file.exists():
             return None
         try:
-            names = json.loads(self.record_file.read_text())["data"].get("class_names")
+            names = read_json(self.record_file)["data"].get("class_names")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return names and tuple(map(str, names))
+        return tuple(map(str, names)) if names and isinstance(names, list) else None
 
     def student(self, which: str) -> Path:
         """The folder of the final or the best student."""
@@ -170,8 +166,12 @@ class RunFolder:
 
     def read_config(self) -> dict:
         try:
-            config = yaml.safe_load(self.config_file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+            text = read_bytes(self.config_file).decode()
+            # brackets cost PyYAML the square of their number, and flatten() follows each alias
+            many = text.count("[") + text.count("{") > NESTED
+            grows = many or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+            config = None if grows else yaml.safe_load(text)
+        except (OSError, yaml.YAMLError, ValueError, RecursionError):
             config = None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_file} is broken, so the run in its folder cannot be told; {ANEW}")
@@ -180,12 +180,14 @@ class RunFolder:
     def read(self) -> tuple[dict, list[dict]]:
         """The run's record and the lines of its metrics.jsonl; UserError where it has not finished an epoch."""
         try:
-            record = json.loads(self.record_file.read_text())
-            metrics = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} holds no run that can be read ({error})") from None
+            record = read_json(self.record_file)
+            metrics = [json.loads(line) for line in read_bytes(self.metrics_file).splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{self.path} holds no run that can be read ({printable(str(error))[:300]})") from None
         if not metrics:
             raise UserError(f"{self.path} has not finished an epoch yet")
+        if not isinstance(record, dict) or not are_metrics(metrics):
+            raise UserError(f"{self.path} holds no run that can be read (its record or its metrics are damaged)")
         return record, metrics
 
 
@@ -194,10 +196,13 @@ def is_student(folder: Path) -> bool:
     return all((folder / name).is_file() for name in STUDENT)
 
 
-def unless_restarted(run: Run) -> Run:
-    """The run; without its --resume never where a launcher or SLURM has started it again, as it must not begin anew."""
+def unless_restarted(run: Run, folder: Path) -> Run:
+    """The run; without its --resume never where a launcher or SLURM has started it again, as it must not begin anew.
+
+    One that died before its first checkpoint still has an earlier run to replace.
+    """
     again = any(map(launched, ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")))
-    return replace(run, resume="auto", overwrite=False) if again else run
+    return replace(run, resume="auto", overwrite=False) if again and not replaced.waiting(folder) else run
 
 
 def configuration(setup: Setup, run: Run, mixed_precision: str) -> dict:
@@ -216,32 +221,27 @@ def compare(mine: dict, theirs: dict, folder: Path, besides: tuple[str, ...] = (
     if mine["method"] != theirs["method"]:
         besides = (*besides, *(each for each in mine | theirs if is_of_method(each) and each != "method"))
     differing = [
-        f"{key}: {theirs.get(key)} there, {mine.get(key)} here"
+        f"{key}: {shown(theirs.get(key))} there, {shown(mine.get(key))} here"
         for key in mine | theirs
         if key not in (*MAY_CHANGE, *besides) and mine.get(key) != theirs.get(key)
     ]
     if differing:
-        longer = ""
-        if [each.split(":")[0] for each in differing] == ["epochs"]:
-            longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
-        raise UserError(f"{folder} belongs to another configuration ({'; '.join(differing)}); {ANEW}{longer}")
+        what = "; ".join(differing[:MOST]) + (f" and {len(differing) - MOST} more" if len(differing) > MOST else "")
+        longer = f"; to go on with another length, add --resume_with epochs={mine['epochs']}"
+        longer = longer if [each.split(":")[0] for each in differing] == ["epochs"] else ""
+        raise UserError(f"{folder} belongs to another configuration ({what}); {ANEW}{longer}")
+
+
+def shown(value: object) -> str:
+    return text if len(text := str(value)) <= 80 else f"{text[:80]}..."
 
 
 def flatten(config: dict, prefix: str = "") -> dict:
     """Values by flat names: {"teacher": {"family": ...}} becomes {"teacher.family": ...}."""
     flat = {}
     for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def remove_run(folder: Path) -> None:
-    """Delete what a run leaves in its folder, and nothing else."""
-    for name in OURS:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
 
 
 def best_line(metrics: list[dict]) -> dict | None:

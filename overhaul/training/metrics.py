@@ -33,6 +33,8 @@ class Meter:
 
     def begin(self, kept: dict | None = None, steps: int = 0) -> None:
         """Begin an epoch. kept: what `state` gave before the run was stopped; steps: those that were done then."""
+        if kept and len(kept["sums"]) != len(self.sums):
+            raise UserError("the sums of the epoch in the checkpoint are of other losses; go on from the one before")
         self.sums.copy_(torch.tensor(kept["sums"] if kept else [0.0] * len(self.sums)))
         self.finite_steps.fill_(steps)
         self.started = time.monotonic() - (kept["seconds"] if kept else 0)

@@ -33,7 +33,7 @@ def train(setup: Setup, run: Run, show: bool = False) -> Result:
     if run.dry_run:
         folder = RunFolder.of(setup, run)
         return Trainer(**vars(build(setup, run)), folder=folder, show=show, baseline=baseline).dry_run()
-    run = unless_restarted(run)
+    run = unless_restarted(run, RunFolder.of(setup, run).path)
     with StopSignal() as stop, RunFolder.of(setup, run) as folder, lost_processes_explained(run.timeout_minutes):
         trainer = Trainer(**vars(build(setup, run, folder)), folder=folder, show=show, baseline=baseline, stop=stop)
         trainer.resume_or_start()
