@@ -168,7 +168,7 @@ class Trainer(Start):
         """The result of a run that has ended, which is told and pushed."""
         result = Result(self.folder.path, self.state.metrics, self.state.teacher_top1)
         self.progress.say(result_lines(self.setup, self.run.seed, result.final, result.best, result.folder))
-        if line := gained(result.folder, self.run.beside):
+        if line := system.of_main(self.accelerator, lambda: gained(result.folder, self.run.beside)):
             self.progress.say(line)
         if address := self.publisher.finish():
             self.progress.say(f"pushed: {address}")
