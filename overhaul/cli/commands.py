@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from overhaul.report import methods, tables
+from overhaul.report import methods, tables, written
 
 
 class Command(NamedTuple):
@@ -52,6 +52,17 @@ COMMANDS = {
         "send a run's student to the Hub, with its model card",
         ("overhaul push runs/cifar_c-overhaul-seed0 USER/STUDENT --private",),
         tables.pushed,
+    ),
+    "report": Command(
+        "runs in tables, curves and a page: errors over the seeds, gains with their intervals, what it cost",
+        (
+            "overhaul report runs",
+            "overhaul report runs/cifar_c-kd-seed0 USER/STUDENT --out tables",
+            "overhaul report runs --watch",
+            "overhaul report runs --with_data cifar100",
+        ),
+        written.reported,
+        json="whole",
     ),
     "export": Command(
         "write a bare student as safetensors, pt2 or ONNX",

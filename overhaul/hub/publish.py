@@ -8,11 +8,11 @@ from pathlib import Path
 
 from overhaul.hub import card, client
 from overhaul.hub.config import read_config
-from overhaul.hub.markdown import unescaped
 from overhaul.options import Run
 from overhaul.report import plots
 from overhaul.run.folder import STUDENT, RunFolder, best_line, is_student
 from overhaul.system.files import write_folder
+from overhaul.system.markdown import unescaped
 from overhaul.system.messages import UserError, check_repo, warn
 
 

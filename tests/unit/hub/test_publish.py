@@ -15,7 +15,7 @@ from support.hub_server import TOKEN, Fault, LocalHub
 from support.runs import SMALL_NET, flags, same_weights, teaching
 
 from overhaul import catalogue, models
-from overhaul.hub import card, markdown, publish, students, weights
+from overhaul.hub import card, publish, students, weights
 from overhaul.hub import config as student_config
 from overhaul.options import Run
 from overhaul.report import plots

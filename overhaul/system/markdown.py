@@ -1,0 +1,25 @@
+"""Text with nothing in it that is Markdown or HTML, and tables of it."""
+
+import re
+
+from overhaul.system.messages import printable
+
+
+def escaped(text: str) -> str:
+    """On one line, with backslashes before what Markdown or HTML would take for its own."""
+    return re.sub(r"([\\`*\[\]<>|~&$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(text))
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def code(text: str) -> str:
+    """As it may stand between backticks or in quotes, in a cell of a table too: without the letters that end them."""
+    return re.sub(r"[`|\"\\]", " ", printable(text))
+
+
+def markdown_table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of plain text under their head."""
+    lines = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
