@@ -26,7 +26,7 @@ def draw(metrics: list[dict], title: str) -> bytes:
         axes.set(xlabel="epoch", ylabel=words)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
     return picture.getvalue()

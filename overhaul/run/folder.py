@@ -37,7 +37,7 @@ MAY_CHANGE = (
 )  # between two starts of one run
 DEFAULTS = {each.name: each.default for of in (Setup, Run) for each in fields(of) if each.default is not MISSING}
 NOT_KEPT = ("resume", "resume_with", "overwrite", "dry_run", "quiet")  # how it starts and is shown, not what it is
-OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml")
+OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml", "curves.png")
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 ANEW = "name another folder with --output_dir, or replace the run with --resume never --overwrite"
 
@@ -45,7 +45,8 @@ ANEW = "name another folder with --output_dir, or replace the run with --resume 
 class RunFolder:
     """The folder of a run; while it is entered no other run may work in it.
 
-    path/config.yaml, metrics.jsonl, overhaul.json (the record), checkpoints/, best/ and final/ (students), logs/.
+    path/config.yaml, metrics.jsonl, overhaul.json (the record), checkpoints/, best/ and final/ (students), logs/, and
+    curves.png at its end.
     Entering raises UserError where the folder is in use, holds other files, or a run that may neither be continued nor
     replaced, and changes nothing. The lock ends with the process, however that dies.
     """
