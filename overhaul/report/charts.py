@@ -4,16 +4,16 @@ import io
 import math
 
 from overhaul.report.drawing import COLOURS, GREY, Line, Style, draw_lines, over_cost, over_epochs
+from overhaul.report.runs import is_number
+from overhaul.report.statistics import error
 from overhaul.system.messages import printable
 
-ENOUGH = 6  # epochs that have two halves worth a chart each
+ENOUGH = 3  # epochs of a half that is worth a chart
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 def number(value: object) -> float | None:
-    """A finite number that a file holds; None for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    return value if is_number(value) else None
 
 
 def styles(groups: list) -> list[Style]:
@@ -21,21 +21,20 @@ def styles(groups: list) -> list[Style]:
     if len(groups) <= len(COLOURS):
         return [Style(place) for place in range(len(groups))]
     order = sorted(range(len(groups)), key=lambda place: last_error(groups[place]))
-    alone = [place for place in order if groups[place].runs[0].record.get("method") == "original"][:1]
+    alone = [place for place in order if groups[place].runs[0].method == "original"][:1]
     chosen = [*alone, *(place for place in order if place not in alone)][: len(COLOURS)]
     return [Style(chosen.index(place) if place in chosen else None) for place in range(len(groups))]
 
 
 def last_error(group) -> float:
     """The mean of the runs' last test errors in percent; infinite where there is none."""
-    found = [pairs[-1][1] for told in group.runs if (pairs := test_errors(told))]
+    found = [100 - told.final["test_top1"] for told in group.runs if told.final]
     return sum(found) / len(found) if found else math.inf
 
 
 def values(told, key: str) -> list[tuple[int, float]]:
-    """The (epoch, value) pairs of a run where its metrics.jsonl has numbers of that name."""
-    pairs = [(number(line.get("epoch")), number(line.get(key))) for line in told.metrics]
-    return [(int(epoch), value) for epoch, value in pairs if None not in (epoch, value)]
+    """The (epoch, value) pairs of a run whose metrics.jsonl has such a value."""
+    return [(line["epoch"], line[key]) for line in told.metrics if line.get(key) is not None]
 
 
 def test_errors(told, key: str = "test_top1") -> list[tuple[int, float]]:
@@ -48,28 +47,20 @@ def train_errors(told) -> list[tuple[int, float]]:
 
 
 def later(told) -> list[tuple[int, float]]:
-    """The test errors of the second half, where there are epochs enough to call it that."""
-    pairs = test_errors(told)
-    return pairs[len(pairs) // 2 :] if len(pairs) >= ENOUGH else []
-
-
-def seconds(told) -> float | None:
-    """How long a run has trained, without its tests; None where that is not known."""
-    found = values(told, "seconds")
-    return sum(value for _, value in found) if found and len(found) == len(told.metrics) else None
+    """The test errors of the recipe's second half, where it has epochs enough to call it that."""
+    half = told.epochs // 2
+    return [(epoch, value) for epoch, value in test_errors(told) if epoch > half] if half >= ENOUGH else []
 
 
 def loss_of(told, name: str) -> list[tuple[int, float]]:
     """A method's loss, which a sum of methods writes down apart, and a single one as distill_loss."""
-    method = told.record.get("method")
-    key = f"distill_loss.{name}" if method != name else "distill_loss"
-    return values(told, key)
+    return values(told, "distill_loss" if told.method == name else f"distill_loss.{name}")
 
 
 def methods(groups: list) -> list[str]:
     """The methods that have a loss, in the order of the groups."""
-    words = [str(group.runs[0].record.get("method")) for group in groups]
-    return [*dict.fromkeys(each for word in words for each in word.split("+") if each not in ("original", "None"))]
+    words = [group.runs[0].method for group in groups]
+    return [*dict.fromkeys(each for word in words for each in word.split("+") if each != "original")]
 
 
 def teacher_error(groups: list) -> float | None:
@@ -82,7 +73,7 @@ def teacher_error(groups: list) -> float | None:
 def charts(groups: list, looks: list[Style]) -> list[dict]:
     """The charts of a report, a {"title", "note", "svg"} each; one for which the runs have no numbers is left out."""
     teacher = teacher_error(groups)
-    dotted = "" if teacher is None else f"; dotted: the teacher, {teacher:.2f}\u00a0%"
+    dotted = "" if teacher is None else f"; dotted: the teacher, {error(teacher)} %"
     wanted = [
         ("Test error", f"top-1 error in percent{dotted}", test_errors, {"rule": teacher}),
         ("Test error, the second half", "the axis does not begin at 0", later, {"zero": False}),
@@ -103,11 +94,11 @@ def charts(groups: list, looks: list[Style]) -> list[dict]:
 
 
 def costs(groups: list, looks: list[Style]) -> list[dict]:
-    """Last test error against training time and, where the students differ, against their size."""
-    times = [[seconds(told) for told in group.runs] for group in groups]
+    """Final test error of finished runs against training time and, where students differ, against their size."""
+    times = [[told.seconds for told in group.finished] for group in groups]
     longest = max((each for group in times for each in group if each), default=0)
     unit, name = next(((unit, name) for unit, name in UNITS if longest >= 2 * unit), UNITS[-1])
-    sizes = [[number((told.record.get("student") or {}).get("parameters")) for told in group.runs] for group in groups]
+    sizes = [[number(told.record["student"].get("parameters")) for told in group.finished] for group in groups]
     found = []
     for title, words, note, costs, scale in (
         ("Error against time", f"training time, {name}", "of training, without the tests", times, unit),
@@ -115,12 +106,11 @@ def costs(groups: list, looks: list[Style]) -> list[dict]:
     ):
         points = []
         for style, group, row in zip(looks, groups, costs, strict=True):
-            last = [pairs[-1][1] if (pairs := test_errors(told)) else None for told in group.runs]
-            pairs = [(cost / scale, value) for cost, value in zip(row, last, strict=True) if None not in (cost, value)]
-            points += [(style, pairs)] * bool(pairs)
+            known = [(cost, told) for cost, told in zip(row, group.finished, strict=True) if cost is not None]
+            points += [(style, [(cost / scale, 100 - told.final["test_top1"]) for cost, told in known])] * bool(known)
         several = {cost for _, pairs in points for cost, _ in pairs}
         if points and (costs is times or len(several) > 1):
-            svg = over_cost(points, words, "last test error, %")
+            svg = over_cost(points, words, "final test error, %")
             note = "a small mark a run, a large one the mean of a group" + f"; {note}" * bool(note)
             found.append({"title": title, "note": note, "svg": svg})
     return found
@@ -159,7 +149,7 @@ def legend(figure, groups: list, looks: list[Style], teacher: float | None) -> N
         words.append(f"{rest} other groups")
     if teacher is not None:
         lines.append(Line2D([], [], color="#555555", linestyle=":"))
-        words.append(f"teacher, {teacher:.2f} %")
+        words.append(f"teacher, {error(teacher)} %")
     shown = figure.legend(lines, words, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     for text in shown.get_texts():
         text.set_parse_math(False)

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from overhaul.report import charts
+from overhaul.report import charts, written
 from overhaul.report.drawing import apart, swatch
+from overhaul.report.groups import short
+from overhaul.report.statistics import error, gain
+from overhaul.report.tables import plain
 from overhaul.system.messages import duration, printable
 
 TEMPLATES = Path(__file__).parent
@@ -22,24 +25,41 @@ def page(summary: dict, groups: list, sides: list[dict] = (), refresh: int | Non
 
     how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), finalize=safe, **how)
-    environment.globals |= {"percent": percent, "shown": shown}
+    environment.globals |= {"error": error, "gain": gain, "down": down, "shown": shown, "short": short}
     styles = charts.styles(groups)
     drawn = charts.charts(groups, styles)
     pictures = [{**chart, "svg": markup(chart["svg"], f"c{place}")} for place, chart in enumerate(drawn)]
-    swatches = [markup(swatch(style), f"s{place}") for place, style in enumerate(styles)]
+    swatches = {style.number: markup(swatch(style), f"s{style.number}") for style in styles if style.number is not None}
     runs = [run_row(told, place, folder) for place, group in enumerate(groups) for told in group.runs]
     return environment.get_template("page.html").render(
         summary=summary,
-        groups=[{"label": group.label, "n": len(group.runs)} for group in groups],
+        tables=tables(summary),
+        notes=written.notes(summary),
+        groups=[group_row(group) for group in groups],
+        differing=[*dict.fromkeys(key for group in groups for key in group.differences)],
         styles=styles,
         swatches=swatches,
         charts=pictures,
         runs=runs,
         few=len(runs) <= FEW,
-        warnings=[(told.name, each) for group in groups for told in group.runs for each in told.warnings],
         sides=sides,
         refresh=refresh,
     )
+
+
+def tables(summary: dict) -> list[dict]:
+    """Those of the text, with the number of each row's group."""
+    found = []
+    for head, *rows in written.tables(summary):
+        each = len(rows) // len(summary["groups"])  # rows of a group
+        cells = [{"group": place // each, "cells": row} for place, row in enumerate(rows)]
+        found.append({"head": head, "rows": cells})
+    return found
+
+
+def group_row(group) -> dict:
+    differences = {key: plain(value) for key, value in group.differences.items()}
+    return {"label": group.label, "n": len(group.runs), "differences": differences}
 
 
 def safe(value: object) -> object:
@@ -47,8 +67,9 @@ def safe(value: object) -> object:
     return printable(value) if type(value) is str else value
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def down(value: float | None) -> str:
+    """A percentage of which more is better: halves down."""
+    return "-" if value is None else gain(value).lstrip("+")
 
 
 def shown(value: object) -> object:
@@ -58,27 +79,23 @@ def shown(value: object) -> object:
 def markup(picture: str, name: str):
     from markupsafe import Markup
 
-    return Markup(apart(picture, name))
+    return Markup(apart(picture, name).replace("<svg", f'<svg id="{name}"', 1))
 
 
 def run_row(told, group: int, folder: Path) -> dict:
     """What the table of runs says of one."""
-    errors = [(error, epoch) for epoch, error in charts.test_errors(told)]
-    seconds = charts.seconds(told)
-    best = min(errors, default=(None, None))
+    best, hardware = told.best, told.record["run"].get("hardware")
     return {
         "name": told.name,
         "link": link(told.folder, folder),
         "group": group,
-        "seed": told.record.get("run", {}).get("seed"),
-        "epochs": len(told.metrics),
-        "of": told.record.get("recipe", {}).get("epochs"),
-        "finished": told.finished,
-        "final": errors[-1][0] if errors else None,
-        "best": best[0],
-        "best_epoch": best[1],
-        "time": None if seconds is None else duration(seconds),
-        "hardware": told.record.get("run", {}).get("hardware"),
+        "seed": told.seed,
+        "epochs": f"{len(told.metrics)}" if told.finished else f"{len(told.metrics)} of {told.epochs}",
+        "final": told.final and 100 - told.final["test_top1"],
+        "best": best and 100 - best["test_top1"],
+        "best_epoch": best and best["epoch"],
+        "time": None if told.seconds is None else duration(told.seconds),
+        "hardware": hardware if isinstance(hardware, str) else None,
     }
 
 
