@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         prepare,
         pull,
         push,
+        report,
         setups,
         train,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "prepare",
     "pull",
     "push",
+    "report",
     "setups",
     "train",
 ]
@@ -73,7 +75,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "distill", "methods", "models", "setups"):
+    if name in ("bench", "distill", "methods", "models", "report", "setups"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

@@ -32,6 +32,7 @@ __all__ = [
     "prepare",
     "pull",
     "push",
+    "report",
     "setups",
     "train",
 ]
@@ -213,3 +214,19 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, quiet: bool = F
     from overhaul.demo import demo
 
     return demo(output_dir, epochs, show, quiet)
+
+
+def report(paths: list[str], *, out: str | None = None, show: bool = False) -> dict:
+    """Group runs over their seeds and write tables of them: report.md, report.csv and report.json.
+
+    Returns {"groups": for each n, final and best error, the gain over original, the published error, what it cost and
+    its runs; "rules": what these mean; "warnings": a line for each run that is left out, "folder", "files"}.
+
+    Args:
+        paths: folders of runs, of several of them or of a study, and students on the Hub, USER/REPO[@REVISION]
+        out: the folder to write to; `report` in the first of the folders unless named
+        show: tell on stderr what is left out, as the command does
+    """
+    from overhaul.reported import report
+
+    return report(paths, out, show)

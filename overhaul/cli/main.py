@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal, NamedTuple, NoReturn
 
-from overhaul.report import methods, tables
+from overhaul.report import methods, tables, written
 from overhaul.system.messages import UserError, choose, launched, printable, without_tokens
 from overhaul.system.preemption import Preempted, enlist, installed, leave, leave_status, stop_at_once
 
@@ -58,6 +58,12 @@ COMMANDS = {
         "send a run's student to the Hub, with its model card",
         ("overhaul push runs/cifar_c-overhaul-seed0 USER/STUDENT --private",),
         tables.pushed,
+    ),
+    "report": Command(
+        "runs in tables: errors over the seeds, gains with their intervals, published numbers, what it cost",
+        ("overhaul report runs", "overhaul report runs/cifar_c-kd-seed0 USER/STUDENT --out tables"),
+        written.reported,
+        json="whole",
     ),
     "export": Command(
         "write a bare student as safetensors, pt2 or ONNX",

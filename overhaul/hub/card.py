@@ -6,11 +6,12 @@ from overhaul.data.known import TITLES
 from overhaul.hub import taught
 from overhaul.hub.config import preprocessing
 from overhaul.hub.entries import library_of
-from overhaul.hub.markdown import LICENCES, escaped, licence_line, name_of, net_named, positions
+from overhaul.hub.markdown import LICENCES, licence_line, name_of, net_named, positions
 from overhaul.recipe import Preprocessing, Published
 from overhaul.report.tables import plain
 from overhaul.run.folder import best_line
 from overhaul.setups import SETUPS
+from overhaul.system.markdown import escaped
 from overhaul.system.messages import millions
 
 TEMPLATE = Path(__file__).parent / "card.md"

@@ -1,12 +1,12 @@
 """What a card says of networks, of the maps that were compared and of licences, with nothing in it that is Markdown."""
 
-import re
 from pathlib import Path
 
 from overhaul.hub.entries import library_of
 from overhaul.hub.students import UNKNOWN
 from overhaul.recipe import FUNCTION, Net
 from overhaul.report.tables import filled
+from overhaul.system.markdown import escaped
 
 LICENCES = (  # by the names that the Hub gives them; any other is "other" there
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail"),
@@ -30,11 +30,6 @@ def name_of(network: dict) -> str:
         said = Path(file).name
     arguments = "".join(f" {key} {value}" for key, value in net.arguments.items())
     return escaped(f"{name}{arguments} ({said})")
-
-
-def escaped(text: str) -> str:
-    """With backslashes before what Markdown or HTML would take for its own."""
-    return re.sub(r"([\\`*\[\]<>|~&])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def licence_line(licence: str, started_from: dict | None) -> str:

@@ -1,8 +1,8 @@
 """What a card says of the methods that taught a student: what they do, their settings, and what to cite."""
 
 from overhaul import catalogue
-from overhaul.hub.markdown import escaped
 from overhaul.methods import flat, parts
+from overhaul.system.markdown import escaped
 
 FIELDS = {"title": "title", "author": "authors", "booktitle": "venue", "year": "year"}  # of BibTeX and of a Paper
 

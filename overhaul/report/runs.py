@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from overhaul.system.messages import UserError, printable
 RECORD, METRICS, CONFIG = "overhaul.json", "metrics.jsonl", "config.yaml"
 DEPTH = 3  # folders between the one that is named and a run
 LARGEST = 64 * 2**20  # bytes of a file that is read
+DEEPEST = 20  # a record's values within values
 PARTS = {"data": dict, "student": dict, "recipe": dict, "run": dict}  # what every record has
 NUMBERS = ("lr", "loss", "cross_entropy", "distill_loss", "train_top1", "images_per_second", "seconds", "test_top5")
 
@@ -23,15 +25,23 @@ NUMBERS = ("lr", "loss", "cross_entropy", "distill_loss", "train_top1", "images_
 class Told:
     """A run. metrics: the lines of its metrics.jsonl, epochs 1, 2, ...; warnings: of what was left out, a line each.
 
-    config: {} where there is no config.yaml, as in a repository of the Hub. Texts are as the files have them.
+    Texts are as the files have them, whoever wrote those.
     """
 
     folder: Path
     name: str
     record: dict
     metrics: list[dict]
-    config: dict = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def config(self) -> dict:
+        """Its config.yaml; {} where there is none, as in a repository of the Hub, or a broken one."""
+        try:
+            config = yaml.safe_load(read_text(self.folder, CONFIG, self.name) or "")
+        except (yaml.YAMLError, UserError, RecursionError, ValueError):
+            return {}
+        return config if isinstance(config, dict) else {}
 
     @property
     def setup(self) -> str:
@@ -114,7 +124,6 @@ def read(folder: str | Path, name: str | None = None) -> Told:
     record = read_record(folder, name)
     told = Told(folder, name, record, [])
     told.metrics = read_metrics(folder, name, told.warnings)
-    told.config = read_config(folder, name, told.warnings)
     if len(told.metrics) > told.epochs:
         raise broken(name, f"{METRICS} has {len(told.metrics)} epochs, and the recipe {told.epochs}")
     return told
@@ -147,6 +156,8 @@ def read_record(folder: Path, name: str) -> dict:
         record = json.loads(text)
     except (ValueError, RecursionError):
         raise broken(name, f"{RECORD} is no JSON") from None
+    if is_deep(record):
+        raise broken(name, f"{RECORD} is nested more than {DEEPEST} deep")
     if not isinstance(record, dict) or not all(isinstance(record.get(key), of) for key, of in PARTS.items()):
         raise broken(name, f"{RECORD} is no record of a run, or one of another version")
     named = all(isinstance(record.get(key), str) and record[key] for key in ("setup", "method"))
@@ -157,6 +168,18 @@ def read_record(folder: Path, name: str) -> dict:
         if not isinstance(record.get(key), (dict, type(None))):
             raise broken(name, f"{RECORD} says something else than a {key}")
     return record
+
+
+def is_deep(value: object) -> bool:
+    inside = [value]
+    for _ in range(DEEPEST):
+        inside = [
+            each
+            for outer in inside
+            if isinstance(outer, (dict, list))
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(inside)
 
 
 def read_metrics(folder: Path, name: str, warnings: list[str]) -> list[dict]:
@@ -194,16 +217,3 @@ def is_number(value: object) -> bool:
 
 def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def read_config(folder: Path, name: str, warnings: list[str]) -> dict:
-    """The configuration; {} where there is none, and with a warning where it is broken: the record says as much."""
-    text = read_text(folder, CONFIG, name)
-    try:
-        config = yaml.safe_load(text) if text else {}
-    except (yaml.YAMLError, RecursionError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        warnings.append(f"{printable(name)}: {CONFIG} is broken; its record is taken")
-        return {}
-    return config

@@ -92,6 +92,7 @@ BROKEN = {
     "record is a list": written("overhaul.json", b"[1, 2]"),
     "record is no text": written("overhaul.json", b"\xff\xfe\x00"),
     "record nested without end": written("overhaul.json", b"[" * 100_000),
+    "record nested deeply": written("overhaul.json", b'{"setup": ' + b"[" * 50 + b"]" * 50 + b"}"),
     "record of another tool": written("overhaul.json", b'{"model": "x"}'),
     "recipe is a text": replaced("overhaul.json", '"recipe": {', '"recipe": "all", "other": {'),
     "epochs are a text": replaced("overhaul.json", '"epochs": 8', '"epochs": "8"'),
@@ -122,7 +123,9 @@ def test_a_broken_run_is_one_line_that_names_it(name, tmp_path):
     assert str(error.value).isprintable() and len(str(error.value)) < 500
 
 
-def test_a_broken_configuration_is_a_warning(tmp_path):
+def test_a_broken_configuration_counts_for_nothing(tmp_path):
     run = write_run(tmp_path)
-    (run / "config.yaml").write_text("a: [")
-    assert read(run).config == {} and len(read(run).warnings) == 1
+    assert read(run).config["method"] == "kd"
+    for broken in ("a: [", "- 1", "\x00", "x: " + "[" * 5000):
+        (run / "config.yaml").write_text(broken)
+        assert read(run).config == {}
