@@ -60,8 +60,13 @@ COMMANDS = {
         tables.pushed,
     ),
     "report": Command(
-        "runs in tables: errors over the seeds, gains with their intervals, published numbers, what it cost",
-        ("overhaul report runs", "overhaul report runs/cifar_c-kd-seed0 USER/STUDENT --out tables"),
+        "runs in tables, curves and a page: errors over the seeds, gains with their intervals, what it cost",
+        (
+            "overhaul report runs",
+            "overhaul report runs/cifar_c-kd-seed0 USER/STUDENT --out tables",
+            "overhaul report runs --watch",
+            "overhaul report runs --with_data cifar100",
+        ),
         written.reported,
         json="whole",
     ),

@@ -1,4 +1,4 @@
-"""The charts of a report: SVG for its page, and one PNG; a line or a mark a group of runs, with the range of its seeds."""
+"""How a chart is drawn as SVG for a page: a line or a mark a group of runs, with the range of its seeds."""
 
 import io
 import math
@@ -58,7 +58,7 @@ class Line:
 def over_epochs(
     lines: list[tuple[Style, Line]], words: str, rule: float | None = None, zero: bool = True, log: bool = False
 ) -> str:
-    """An SVG of lines over the epochs. words: of the y axis; rule: a level that is drawn across; zero: y begins at 0."""
+    """An SVG of lines over the epochs. words: of the y axis; rule: a level drawn across; zero: y begins at 0."""
     figure, axes = canvas()
     draw_lines(axes, lines, rule)
     axes.set(xlabel="epoch", ylabel=words)

@@ -64,7 +64,13 @@ def changed_classes(alone: Answers, distilled: Answers) -> tuple[list[dict], lis
     images = np.bincount(alone.labels, minlength=len(alone.classes))
     right = [np.bincount(each.labels[each.right], minlength=len(images)) for each in (alone, distilled)]
     rows = [
-        {"name": name, "images": int(n), "alone": 100 * one / n, "distilled": 100 * two / n, "gain": 100 * (two - one) / n}
+        {
+            "name": name,
+            "images": int(n),
+            "alone": 100 * one / n,
+            "distilled": 100 * two / n,
+            "gain": 100 * (two - one) / n,
+        }
         for name, n, one, two in zip(alone.classes, images.tolist(), *map(np.ndarray.tolist, right), strict=True)
         if n
     ]

@@ -52,7 +52,7 @@ def table(groups: list, lines: list, highest: float, width: int, height: int, bl
         row = area(columns(line, group.runs[0].epochs, room), highest, 1, blocks)[0] if line else " " * room
         last = f"{error(line.mean[-1])} %" if line else "-"
         found.append(f"{clipped(name, label):{label}} {row} {last:>8}  {words}")
-    most = max(2, height - 2)
+    most = max(2, height - 1)
     return found if len(found) <= most else [*found[: most - 1], f"and {len(found) - most + 1} more groups"]
 
 
@@ -71,7 +71,7 @@ def state(group) -> str:
 
 
 def columns(line, epochs: int, width: int) -> list[float | None]:
-    """The value at each of `width` places from the first epoch to the last of the recipe, None where it has not come."""
+    """The value at each of `width` places from the first epoch to the recipe's last, None where it has not come."""
     found = []
     for place in range(width):
         epoch = 1 + place * epochs // width
