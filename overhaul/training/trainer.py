@@ -6,6 +6,7 @@ from itertools import islice
 from overhaul.data.workers import deaths_explained
 from overhaul.options import Run
 from overhaul.recipe import Setup
+from overhaul.report.alone import gained
 from overhaul.run.folder import RunFolder, unless_restarted
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopRequested, StopSignal, stop_with_launcher
@@ -169,6 +170,8 @@ class Trainer(Start):
         """The result of a run that has ended, which is told and pushed."""
         result = Result(self.folder.path, self.state.metrics, self.state.teacher_top1)
         self.progress.say(result_lines(self.setup, self.run.seed, result.final, result.best, result.folder))
+        if line := system.of_main(self.accelerator, lambda: gained(result.folder, self.run.beside)):
+            self.progress.say(line)
         if address := self.publisher.finish():
             self.progress.say(f"pushed: {address}")
         return result
