@@ -9,7 +9,7 @@ from overhaul.report import terminal
 from overhaul.system.messages import UserError
 
 EVERY = 5  # seconds between two looks
-CLEARED = "\033[H\033[2J\033[3J"
+CLEARED = "\033[H\033[2J"
 
 
 def watch(look: Callable[[int | None], list], every: float = EVERY, show: bool = False) -> None:
