@@ -95,6 +95,8 @@ def find(path: str | Path) -> list[Path]:
     UserError where there is no such folder; [] where it holds no run.
     """
     root = Path(path).expanduser()
+    if os.path.isfile(root):
+        raise UserError(f"{path} is a file; name the folder of a run")
     if not os.path.isdir(root):  # Path.is_dir raises for names that no folder can have
         raise UserError(f"{path}: there is no such folder")
     return list(runs_under(root, DEPTH))

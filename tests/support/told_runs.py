@@ -16,6 +16,7 @@ from overhaul.run.folder import configuration
 from overhaul.setups import SETUPS, settings
 from overhaul.training.record import ELSEWHERE, HOW
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast
 CLASSES = tuple(f"class {number}" for number in range(10))
 
 
@@ -46,7 +47,7 @@ def write_run(
     path = Path(folder) / name
     path.mkdir(parents=True)
     config = configuration(row, run, run.mixed_precision or "no") | {"output_dir": str(path)}
-    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "config.yaml").write_text(yaml.dump(config, Dumper=DUMPER, sort_keys=False))
     record = merged(record_of(row, run), record_changes)
     (path / "overhaul.json").write_text(json.dumps(record, indent=2) + "\n")
     accuracies = rising(top1, epochs) if isinstance(top1, (int, float)) else list(top1)
