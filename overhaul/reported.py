@@ -1,38 +1,75 @@
-"""Runs reported: found on the disk and on the Hub, grouped over their seeds, and written as tables."""
+"""Runs reported: found on the disk and on the Hub, grouped over their seeds, and written as tables and a page."""
 
 from pathlib import Path
 
-from overhaul.report import written
-from overhaul.report.groups import groups
+from overhaul.options import DataOptions
+from overhaul.report import charts, written
+from overhaul.report.groups import Group, groups
+from overhaul.report.page import page
 from overhaul.report.runs import LARGEST, METRICS, RECORD, Told, find, read
+from overhaul.report.watch import watch as watched
 from overhaul.system.files import write_folder
 from overhaul.system.messages import UserError, is_hub_id, some, warn
 
+FILES = ("curves.png", "report.md", "report.csv", "report.json", "report.html")
 
-def report(paths: list[str], out: str | None = None, show: bool = False) -> dict:
+
+def report(
+    paths: list[str],
+    out: str | None = None,
+    watch: bool = False,
+    with_data: str | None = None,
+    options: DataOptions | None = None,
+    show: bool = False,
+) -> dict:
     """See api.report."""
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    paths = [str(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     if not paths:
         raise UserError("report needs the folder of a run, of several, or a student on the Hub")
-    runs, left_out = read_all(list(map(str, paths)))
+    if options not in (None, DataOptions()) and not with_data:
+        raise UserError("--data_path and what else is said of data go with --with_data DATA, which is not named")
+    if watch and any(map(on_hub, paths)):
+        raise UserError("--watch looks at folders on this machine; leave out what is on the Hub")
+    folder = Path(out).expanduser() if out else beside(paths[0])
+
+    def look(refresh: int | None = None, sides: list[dict] = ()) -> list[Group]:
+        nonlocal result
+        found, left_out = grouped(paths, show)
+        result = written.summary(found, left_out) | ({"sides": sides} if sides else {})
+        write(folder, files_of(result, found, sides, refresh, folder))
+        return found
+
+    result = {}
+    if watch:
+        watched(look, show=show)
+    found = look()
+    if with_data:
+        from overhaul.training.sides import sides
+
+        look(sides=sides(found, with_data, options or DataOptions(), show))
+    for line in result["warnings"] if show else ():
+        warn(line)
+    return {**result, "folder": str(folder), "files": list(FILES)}
+
+
+def grouped(paths: list[str], show: bool) -> tuple[list[Group], list[str]]:
+    """The groups of all runs that can be read, and a line for all that cannot; UserError where none can."""
+    runs, left_out = read_all(paths)
     if not runs:
         if show and len(left_out) > 1:
             for line in left_out:
                 warn(line)
-        why = left_out[0] if len(left_out) == 1 else f"none of {some(list(map(str, paths)))} has a run"
+        why = left_out[0] if len(left_out) == 1 else f"none of {some(paths)} has a run"
         raise UserError(f"there is nothing to report: {why}")
-    found = groups(runs, left_out)
-    result = written.summary(found, left_out)
-    folder = Path(out).expanduser() if out else beside(str(paths[0]))
-    files = {
-        "report.md": written.as_markdown(result),
-        "report.csv": written.as_csv(result),
-        "report.json": written.as_json(result),
-    }
-    write(folder, {name: text.encode() for name, text in files.items()})
-    for line in result["warnings"] if show else ():
-        warn(line)
-    return {**result, "folder": str(folder), "files": sorted(files)}
+    return groups(runs, left_out), left_out
+
+
+def files_of(
+    result: dict, found: list[Group], sides: list[dict], refresh: int | None, folder: Path
+) -> dict[str, bytes]:
+    texts = written.as_markdown(result), written.as_csv(result), written.as_json(result)
+    whole = page(result, found, sides, refresh, folder)
+    return dict(zip(FILES, (charts.curves(found), *(text.encode() for text in (*texts, whole))), strict=True))
 
 
 def beside(path: str) -> Path:
@@ -72,9 +109,13 @@ def read_all(paths: list[str]) -> tuple[list[Told], list[str]]:
     return runs, left_out
 
 
+def on_hub(path: str) -> bool:
+    return is_hub_id(path) and not Path(path).is_dir()
+
+
 def located(path: str) -> list[tuple[Path, str | None]]:
     """The folders of the runs that a path or a repository stands for, and the names of those that have another."""
-    if is_hub_id(path) and not Path(path).is_dir():
+    if on_hub(path):
         return [(fetched(path), path)]
     return [(folder, None) for folder in find(path)]
 

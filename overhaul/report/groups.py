@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from overhaul.report.runs import Told
 from overhaul.report.statistics import Difference, Statistics
-from overhaul.run.folder import MAY_CHANGE, flatten
+from overhaul.run.configuration import MAY_CHANGE, flatten
 from overhaul.system.messages import printable
 from overhaul.usual import OF_METHOD
 

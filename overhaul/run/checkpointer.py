@@ -56,7 +56,7 @@ class Checkpointer:
     ) -> "Checkpointer":
         """Go on with the run in the folder, or begin one; UserError where that cannot be, see folder and state.
 
-        config: see folder.configuration; fresh: the state of a run that begins.
+        config: see configuration.configuration; fresh: the state of a run that begins.
         """
         folder.check(config)
         on_main(accelerator, folder.open)

@@ -6,7 +6,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from overhaul.run import checkpoints, restore
-from overhaul.run.folder import ANEW, compare, shown
+from overhaul.run.configuration import ANEW, compare, shown
 from overhaul.run.state import State
 from overhaul.system.accelerator import of_main
 from overhaul.system.messages import UserError, innermost, printable, warn

@@ -21,7 +21,7 @@ class State:
     weights. positions: of each network whose features were looked for, where they are taken; code: of each that comes
     from a user's file, the SHA-256 of that. first_batch: see training.first_batch. processes: of those that wrote it;
     threads: of each, on a CPU. lengths: changes of the run's length. tracker_id: the run's name for wandb. config: see
-    folder.configuration.
+    configuration.configuration.
     """
 
     epochs: int = 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from overhaul.options import Run
 from overhaul.recipe import Setup
-from overhaul.run.folder import RunFolder, configuration, flatten
+from overhaul.run.configuration import configuration, flatten
+from overhaul.run.folder import RunFolder
 from overhaul.system.messages import UserError
 from overhaul.training.build import Components
 from overhaul.training.networks import weights_to_try

@@ -135,6 +135,38 @@ def by_chance(result: dict, loader: EvalLoader | EvalStream) -> float | None:
     return None if beyond > 2 * math.sqrt(share * (1 - share) / result["images"]) else 100 * share
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A trained network before a test set, whose labels are numbered as the network's logits are."""
+
+    source: str
+    network: Backbone
+    loader: EvalLoader
+    normalize: Normalize
+    accelerator: Accelerator
+
+
+def open_source(
+    source: Net | str,
+    data: str,
+    options: DataOptions,
+    like: Setup | None = None,
+    mixed_precision: str | None = None,
+) -> Opened:
+    """A trained network and the test split of a data set; see evaluate_source. UserError where they do not fit."""
+    row = like or next((row for row in SETUPS.values() if row.data == data), None)
+    weights = hub.fetch_named(source, row)
+    shown, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
+    num_classes = weights.net.kwargs["num_classes"]
+    (images,) = sources.load(data, options, shown, num_classes, splits=("test",), whole=True, classes=names)
+    if len(images.classes) != num_classes:
+        raise UserError(f"{weights.source} knows {num_classes} classes and the data have {len(images.classes)}")
+    accelerator = start(mixed_precision)
+    network = checked(weights, shown).to(accelerator.device, memory_format=torch.channels_last)
+    loader = EvalLoader(images, **loader_settings(images, options, accelerator))
+    return Opened(weights.source, network, loader, Normalize(shown.mean, shown.std, accelerator.device), accelerator)
+
+
 @deaths_explained()
 def evaluate_source(
     source: Net | str,
@@ -150,20 +182,11 @@ def evaluate_source(
     them, else those of the setup `like`, else those of the first setup on these data. Classes that both sides name are
     told by name. show: tell on stderr how far it is.
     """
-    row = like or next((row for row in SETUPS.values() if row.data == data), None)
-    weights = hub.fetch_named(source, row)
-    shown, names = preprocessing_of(weights.config, weights.source, row), class_names(weights.config)
-    num_classes = weights.net.kwargs["num_classes"]
-    (images,) = sources.load(data, options, shown, num_classes, splits=("test",), whole=True, classes=names)
-    if len(images.classes) != num_classes:
-        raise UserError(f"{weights.source} knows {num_classes} classes and the data have {len(images.classes)}")
-    accelerator = start(mixed_precision)
-    network = checked(weights, shown).to(accelerator.device, memory_format=torch.channels_last)
-    loader = EvalLoader(images, **loader_settings(images, options, accelerator))
-    signs = of_main(accelerator, lambda: Signs("test", len(loader.rows), "batch", warn, quiet=not show))
-    normalize = Normalize(shown.mean, shown.std, accelerator.device)
-    result = evaluate(network, loader, normalize, accelerator, lambda batches: counted(batches, signs))
-    accelerator.end_training()
+    found = open_source(source, data, options, like, mixed_precision)
+    signs = of_main(found.accelerator, lambda: Signs("test", len(found.loader.rows), "batch", warn, quiet=not show))
+    how = found.normalize, found.accelerator, lambda batches: counted(batches, signs)
+    result = evaluate(found.network, found.loader, *how)
+    found.accelerator.end_training()
     return result
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 from overhaul.hub.publish import Publisher
 from overhaul.models.libraries import sha256_of
 from overhaul.run.checkpointer import Checkpointer
-from overhaul.run.folder import RunFolder, configuration, flatten
+from overhaul.run.configuration import configuration, flatten
+from overhaul.run.folder import RunFolder
 from overhaul.run.state import State
 from overhaul.system import accelerator as system
 from overhaul.system.preemption import StopSignal

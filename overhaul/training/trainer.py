@@ -13,6 +13,7 @@ from overhaul.system.preemption import StopRequested, StopSignal
 from overhaul.system.processes import hosts, lost_processes_explained, told
 from overhaul.training.beside import Baseline
 from overhaul.training.build import build
+from overhaul.training.curves import leave_curves
 from overhaul.training.evaluation import evaluate
 from overhaul.training.first_batch import first_batch_lines, measure_first_batch
 from overhaul.training.margins import measure_margins
@@ -63,6 +64,7 @@ class Trainer(Start):
             self.checkpointer.stop(self.stop.received)
         self.stop.disarm()
         self.checkpointer.finish()
+        system.of_main(self.accelerator, lambda: leave_curves)(self.folder)
         system.end(self.accelerator)
 
     def arm(self) -> None:

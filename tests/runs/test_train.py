@@ -30,7 +30,7 @@ from overhaul.training.trainer import train
 
 def test_a_run_leaves_configuration_metrics_checkpoints_and_students(finished):
     folder = finished.folder
-    files = {".lock", "config.yaml", "metrics.jsonl", "overhaul.json", "checkpoints", "final", "best"}
+    files = {".lock", "config.yaml", "metrics.jsonl", "overhaul.json", "checkpoints", "final", "best", "curves.png"}
     assert {path.name for path in folder.iterdir()} == files
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002"]
     for student in ("final", "best"):

@@ -12,7 +12,7 @@ import yaml
 from overhaul.methods import filled
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
-from overhaul.run.folder import configuration
+from overhaul.run.configuration import configuration
 from overhaul.setups import SETUPS, settings
 from overhaul.training.record import ELSEWHERE, HOW
 

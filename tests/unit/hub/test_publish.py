@@ -21,6 +21,7 @@ from overhaul.options import Run
 from overhaul.report import plots
 from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS
+from overhaul.system import markdown
 from overhaul.training import record
 
 FILES = {"config.json", "model.safetensors", "README.md", "overhaul.json", "metrics.jsonl", "curves.png"}
