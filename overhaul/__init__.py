@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         pull,
         push,
         setups,
+        study,
         train,
     )
     from overhaul.system.messages import UserError
@@ -41,6 +42,7 @@ __all__ = [
     "pull",
     "push",
     "setups",
+    "study",
     "train",
 ]
 FUNCTIONS = {*__all__} - {"UserError", "__version__"}
@@ -73,7 +75,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "distill", "methods", "models", "setups"):
+    if name in ("bench", "distill", "methods", "models", "setups", "study"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

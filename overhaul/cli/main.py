@@ -36,6 +36,16 @@ COMMANDS = {
         ),
         None,
     ),
+    "study": Command(
+        "train every combination of setups, methods, seeds and other settings, and report them",
+        (
+            "overhaul study --setup cifar_c --method original,overhaul,kd --seed 0,1,2 --epochs 8 --teacher "
+            "WRN28-4_21.09.pt --out studies/short",
+            "overhaul study --setup digits_teacher --lr 0.1,0.05 --out studies/lr --dry_run",
+            "overhaul study studies/short/study.yaml --seed 0,1,2,3 --jobs 4",
+        ),
+        None,
+    ),
     "evaluate": Command(
         "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
         (
@@ -148,6 +158,8 @@ def launched_rank() -> int:
 def how_to_go_on(argv: list[str]) -> str:
     if argv[0] == "prepare":
         return "; the same command goes on with the files that are not whole"
+    if argv[0] == "study":
+        return "; its runs have saved, and the same command goes on with them"
     if argv[0] not in ("train", "demo"):
         return ""
     anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""
@@ -169,7 +181,9 @@ def run(argv: list[str]) -> int:
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
-    return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
+    if name in ("train", "study"):
+        return {"train": train, "study": study}[name](argv)
+    return call(name, name, COMMANDS[name], argv)
 
 
 def asks_for_help(argv: list[str]) -> bool:
@@ -189,6 +203,16 @@ def train(argv: list[str]) -> int:
 
         api.train(show=True, **parse_training(argv))
     return 0
+
+
+def study(argv: list[str]) -> int:
+    from overhaul.cli import study
+
+    if asks_for_help(argv):
+        print(study.helped(*COMMANDS["study"][:2]))
+        return 0
+    with installed(stop_at_once):
+        return study.run(argv)
 
 
 def call(function: str, name: str, command: Command, argv: list[str]) -> int:

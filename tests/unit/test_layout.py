@@ -22,7 +22,8 @@ ORDER = (  # each may import what stands above it
     {"distill", "report", "timm_classifier"},
     {"hub", "timm_torchvision"},
     {"training", "timm_models"},
-    {"bench", "demo", "inspection", "trained"},
+    {"bench", "demo", "inspection", "reported", "trained"},
+    {"study"},
     {"api"},
     {"cli"},
     {"__init__", "__main__", "train"},  # the doors
