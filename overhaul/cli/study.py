@@ -1,6 +1,7 @@
 """The command `overhaul study`: flags with several values, a YAML file of them, and a table of the runs."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,18 @@ def table(found: list[dict]) -> str:
         left = "-" if each["seconds_left"] is None else duration(each["seconds_left"])
         epochs = f"{each['epochs']}/{each['epochs_asked']}"
         time = duration(each["seconds"]) if each["epochs"] else "-"
-        rows.append((str(number), each["run"], each["state"], epochs, top1, time, left, each["why"] or ""))
+        rows.append(
+            (
+                str(number),
+                each["run"],
+                each["state"],
+                epochs,
+                top1,
+                time,
+                left,
+                textwrap.shorten(each["why"] or "", 60, placeholder=" ..."),
+            )
+        )
     left = [each["seconds_left"] for each in found if each["seconds_left"] is not None]
     total = f"\n\n{duration(sum(left))} of training to come, one run after the other, tests apart" if left else ""
     return text_table(filled(rows)) + total

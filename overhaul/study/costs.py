@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from overhaul.study.jobs import TRAIN, environments, last_words
+from overhaul.study.jobs import TRAIN, environments, last_words, ours
 from overhaul.study.plan import Planned
 
 SAME_PACE = (  # of a configuration: what an epoch's length hangs on
@@ -51,8 +51,7 @@ def dry_run(run: Planned) -> tuple[float | None, str]:
         config.write_text(yaml.safe_dump({**run.config, "output_dir": None}))
         with log.open("w") as said:
             command = [*TRAIN, "--config", str(config), "--dry_run", "--quiet"]
-            how = {"stdout": said, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-            status = subprocess.run(command, env=environments(1)[0], **how).returncode
+            status = subprocess.run(command, env=environments(1)[0], stdout=said, **ours()).returncode
         text = log.read_text(errors="replace")
         steps, pace = STEPS.search(text), PACE.search(text)
         if status or not steps or not pace:

@@ -85,7 +85,8 @@ def words(values: dict[str, Any], axes: Axes) -> Iterator[str]:
     yield slug(values["method"])
     for name, value in values.items():
         if name not in ("setup", "method", "seed") and len(axes[name]) > 1:
-            yield f"{name.removeprefix('method.')}{slug(value)}"
+            short = name.removeprefix("method.").removeprefix(f"{values['method']}.")
+            yield f"{short}{slug(value)}"
     yield f"seed{values['seed']}"
 
 
@@ -94,7 +95,7 @@ def slug(value: object) -> str:
     if isinstance(value, Net):
         value = value.weights or value.family
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.+]+", "_", text, flags=re.ASCII).strip("_.")[-40:] or "none"
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip("_.")[-40:] or "none"
 
 
 def left_out_of_original(axes: Axes) -> list[str]:

@@ -91,15 +91,17 @@ def start(run: Planned, environment: dict[str, str]) -> subprocess.Popen:
     """`overhaul train` with a run's configuration; what it says is appended to its log."""
     run.log.parent.mkdir(exist_ok=True)
     with run.log.open("a") as log:
-        return subprocess.Popen(
-            [*TRAIN, "--config", str(run.config_file)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's Ctrl-C is the study's, which tells them
-            preexec_fn=ending_with(os.getpid()) if sys.platform == "linux" else None,
-        )
+        return subprocess.Popen([*TRAIN, "--config", str(run.config_file)], env=environment, stdout=log, **ours())
+
+
+def ours() -> dict:
+    """How a process of the study is started: it is told to stop by the study, and by its death, not by a terminal."""
+    return {
+        "stdin": subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+        "start_new_session": True,
+        "preexec_fn": ending_with(os.getpid()) if sys.platform == "linux" else None,
+    }
 
 
 def ending_with(parent: int) -> Callable[[], None]:
