@@ -39,8 +39,7 @@ COMMANDS = {
     "study": Command(
         "train every combination of setups, methods, seeds and other settings, and report them",
         (
-            "overhaul study --setup cifar_c --method original,overhaul,kd --seed 0,1,2 --epochs 8 --teacher "
-            "WRN28-4_21.09.pt --out studies/short",
+            "overhaul study --setup cifar_c --method original,kd --seed 0,1 --teacher T.pt --out studies/short",
             "overhaul study --setup digits_teacher --lr 0.1,0.05 --out studies/lr --dry_run",
             "overhaul study studies/short/study.yaml --seed 0,1,2,3 --jobs 4",
         ),

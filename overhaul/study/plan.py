@@ -70,23 +70,21 @@ def planned(out: Path, asked: Sequence[tuple[str, dict]]) -> list[Planned]:
 
     Raises UserError, which names the run, for the first that cannot be.
     """
-    names, taken, runs = {}, {}, {}
-    for file in sorted((out / CONFIGS).glob("*.yaml")):
-        names[identity(read(file))] = file.stem
-        taken[file.stem] = True
+    names, runs = known(out), {}
+    taken = {*names.values()}
     for label, arguments in asked:
         try:
             setup, run = checked(arguments)
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
         config = configuration(setup, run, run.mixed_precision)
-        known = identity(config)
-        if known in runs:
+        key = identity(config)
+        if key in runs:
             continue
-        name = names.get(known) or unlike(label, taken)
-        taken[name] = True
+        name = names.get(key) or unlike(label, taken)
+        taken.add(name)
         run = replace(run, output_dir=str(out / name))
-        runs[known] = Planned(name, out, setup, run, {**config, "output_dir": run.output_dir})
+        runs[key] = Planned(name, out, setup, run, {**config, "output_dir": run.output_dir})
     return list(runs.values())
 
 
@@ -99,12 +97,18 @@ def checked(arguments: dict) -> tuple[Setup, Run]:
     return setup, run
 
 
-def unlike(label: str, taken: dict) -> str:
+def unlike(label: str, taken: set[str]) -> str:
     number, name = 1, label
     while name in taken:
         number += 1
         name = f"{label}-{number}"
     return name
+
+
+def known(out: Path) -> dict[str, str]:
+    """The runs of the study in a folder: their names by their identities."""
+    files = (file for file in sorted((out / CONFIGS).glob("*.yaml")) if not file.name.startswith("."))
+    return {identity(read(file)): file.stem for file in files}
 
 
 def identity(config: dict) -> str:
@@ -125,15 +129,15 @@ def read(file: Path) -> dict:
 def write(out: Path, axes: Axes, runs: Sequence[Planned]) -> None:
     """Write a study down, unless that is done; UserError where the folder has one with runs that this one lacks."""
     with locked(out, ".plan.lock", wait=True):
-        known = {identity(read(file)): file.stem for file in sorted((out / CONFIGS).glob("*.yaml"))}
+        there = known(out)
         mine = {identity(each.config) for each in runs}
-        if lost := [name for key, name in known.items() if key not in mine]:
+        if lost := [name for key, name in there.items() if key not in mine]:
             raise UserError(f"{out} holds another study ({differences(out, axes) or some(lost)}); {GROW}")
         try:
             for folder in (out / CONFIGS, out / LOGS):
                 folder.mkdir(exist_ok=True)
             for each in runs:
-                if identity(each.config) not in known or read(each.config_file) != each.config:
+                if identity(each.config) not in there or read(each.config_file) != each.config:
                     write_text(each.config_file, yaml.safe_dump(each.config, sort_keys=False))
             if not (out / DESCRIPTION).exists() or read(out / DESCRIPTION) != described(axes):
                 write_text(out / DESCRIPTION, yaml.safe_dump(described(axes), sort_keys=False))

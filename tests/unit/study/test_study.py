@@ -105,10 +105,10 @@ def test_each_run_is_what_train_makes_of_its_file(here):
 
 def test_a_study_may_grow_and_its_runs_keep_their_names(here):
     (before,) = write(*DIGITS)
-    grown = write(*DIGITS, "--method", "overhaul,kd", "--lr", "0.1,0.2")
+    grown = write(*DIGITS, "--method", "overhaul,kd", "--lr", "0.05,0.2")
     assert grown[0].name == before.name and len(grown) == 4
-    assert yaml.safe_load(Path("out/study.yaml").read_text())["lr"] == [0.1, 0.2]
-    with pytest.raises(UserError, match=r"holds another study \(method: .*lr: \[0.1, 0.2\] there, None here\)"):
+    assert yaml.safe_load(Path("out/study.yaml").read_text())["lr"] == [0.05, 0.2]
+    with pytest.raises(UserError, match=r"holds another study \(method: .*lr: \[0.05, 0.2\] there, None here\)"):
         write(*DIGITS)
 
 
