@@ -3,6 +3,7 @@
 #   sbatch launch/slurm.sh --setup imagenet_a
 #   sbatch --nodes 4 --gpus-per-node 8 --cpus-per-task 96 --time 12:00:00 launch/slurm.sh --setup imagenet_a
 #   sbatch --array 0-2 launch/slurm.sh --setup imagenet_a                               three seeds, a job each
+#   sbatch --array 0-11 launch/slurm.sh study --setup imagenet_a --seed 0,1 --out DIR    a study, a job each run
 #   sbatch --gpus-per-node 0 --cpus-per-task 16 launch/slurm.sh --setup digits_teacher   without a GPU
 #SBATCH --job-name=overhaul
 #SBATCH --nodes=1
@@ -109,10 +110,19 @@ worth_another_start() {
 [ "${SLURM_JOB_ID:-}" ] || fail "launch/slurm.sh runs under SLURM: sbatch launch/slurm.sh --setup imagenet_a"
 [ -f launch/several_nodes.yaml ] ||
     fail "launch/several_nodes.yaml is not in $PWD: submit in the repository's folder, or with sbatch --chdir FOLDER"
+[ "${VIRTUAL_ENV:-}" ] || PATH="$PWD/.venv/bin:$PATH"
+accelerate=$(command -v accelerate) || fail "accelerate was not found: activate its environment, or make one in .venv"
+python=$(command -v python || command -v python3) || fail "python was not found beside accelerate"
 job=$SLURM_JOB_ID arguments=("$@") seed=''
+[ "${1:-}" != study ] || [ "${SLURM_ARRAY_JOB_ID:-}" ] ||
+    fail "a study is a job array here: sbatch --array 0-N launch/slurm.sh study FLAGS"
 if [ "${SLURM_ARRAY_JOB_ID:-}" ]; then
     job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # the last task's SLURM_JOB_ID is that of the whole array
-    if ! value_of --seed "$@" >/dev/null; then
+    if [ "${1:-}" = study ]; then
+        told=$("$python" -m overhaul "$@" --task "$SLURM_ARRAY_TASK_ID") || exit 2
+        mapfile -t arguments <<<"$told"
+        seed=", run $SLURM_ARRAY_TASK_ID of the study"
+    elif ! value_of --seed "$@" >/dev/null; then
         arguments+=(--seed "$SLURM_ARRAY_TASK_ID")
         seed=", seed $SLURM_ARRAY_TASK_ID"
         folder=$(value_of --output_dir "$@") && arguments+=(--output_dir "$folder/seed$SLURM_ARRAY_TASK_ID")
@@ -123,8 +133,6 @@ gpus=${gpus##*:} # of "h100:8"
 [ "${SLURM_GPUS_PER_NODE:-}" != 0 ] || gpus=0 # also on a node that the job has for itself
 [[ $gpus =~ ^[0-9]+$ ]] || fail "the job's GPUs a node are not a number: $gpus"
 unset SLURM_GPUS_PER_NODE # srun would ask for those of #SBATCH, of which --gres may have left fewer
-[ "${VIRTUAL_ENV:-}" ] || PATH="$PWD/.venv/bin:$PATH"
-accelerate=$(command -v accelerate) || fail "accelerate was not found: activate its environment, or make one in .venv"
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 hosts=${hosts//$'\n'/ }
 where=(

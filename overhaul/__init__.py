@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         push,
         report,
         setups,
+        study,
         train,
     )
     from overhaul.system.messages import UserError
@@ -43,6 +44,7 @@ __all__ = [
     "push",
     "report",
     "setups",
+    "study",
     "train",
 ]
 FUNCTIONS = {*__all__} - {"UserError", "__version__"}
@@ -75,7 +77,7 @@ def __getattr__(name: str) -> object:
         from overhaul.system.messages import UserError
 
         return UserError
-    if name in ("bench", "distill", "methods", "models", "report", "setups"):
+    if name in ("bench", "distill", "methods", "models", "report", "setups", "study"):
         return importlib.import_module(f"overhaul.{name}")
     if name in FUNCTIONS:
         from overhaul import api

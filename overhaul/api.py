@@ -11,6 +11,7 @@ from overhaul.nets import Net, named
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
 from overhaul.setups import HIDDEN, check_whole, get, settings
+from overhaul.study.grid import TAKEN
 from overhaul.system.messages import UserError
 from overhaul.system.signatures import takes
 from overhaul.trained import evaluate, export, load, of_source, predict, pull, push
@@ -34,6 +35,7 @@ __all__ = [
     "push",
     "report",
     "setups",
+    "study",
     "train",
 ]
 
@@ -54,6 +56,30 @@ def train(setup: str | Setup = "own", *, show: bool = False, **changes) -> "Resu
     from overhaul.training.trainer import train
 
     return train(setup, run, show)
+
+
+@takes(Setup, Run, hidden=(*HIDDEN, *TAKEN), of_row=Setup)
+def study(*, setup: str | list[str] = "own", out: str, jobs: int = 1, show: bool = False, **changes) -> list[dict]:
+    """Train every combination of the settings that are given as lists; runs of the folder are gone on with.
+
+    Each run is a process of its own. Returns a {"run", "setup", "method", "seed", "state": "finished", "interrupted",
+    "failed" or "not begun", "epochs": finished ones, "epochs_asked", "test_top1": percent, "seconds": of training,
+    "seconds_left": with dry_run, "why": the last line of one that failed, "folder"} of each, in the order of setup,
+    method, other settings, seed. Settings of one method (method_settings={"kd": {"temperature": [2, 4]}}) multiply its
+    runs alone, those of distillation none of original. Raises UserError before any run begins where one cannot be.
+
+    Args:
+        setup: rows of SETUPS, by their names
+        out: the folder of the study
+        jobs: runs side by side, each on a GPU of its own, or on its share of the cores
+        show: tell of the runs on stdout
+    """
+    how = {name: changes.pop(name) for name in ("dry_run", "quiet") if name in changes}
+    from overhaul.study.called import axes_of, requests
+    from overhaul.study.study import study
+
+    axes = axes_of({"setup": setup, **changes})
+    return study(axes, requests(axes), out, jobs, show=show, **how)
 
 
 @takes(DataOptions)

@@ -148,20 +148,26 @@ def network(role: str, net: Net | None, sources: list[dict]) -> Net | None:
     return found
 
 
-def read_config(file: str, flags: Flags) -> dict[str, Any]:
-    """The entries of a YAML file, by their flat names."""
+def read_yaml(file: str, said: str) -> dict:
+    """A YAML file's entries, plain values; said: the file, in a message."""
     if not os.path.isfile(file):  # Path.is_file raises for names that no file can have
-        raise UserError(f"--config {file}: there is no such file")
+        raise UserError(f"{said}: there is no such file")
     if (size := os.path.getsize(file)) > MOST_BYTES:
-        raise UserError(f"--config {file} holds no settings: it has {size:,} bytes, and {MOST_BYTES:,} are the most")
+        raise UserError(f"{said} holds no settings: it has {size:,} bytes, and {MOST_BYTES:,} are the most")
     try:
         config = yaml.load(Path(file).read_text("utf-8"), Reader)
     except OSError as error:
-        raise UserError(f"--config {file} cannot be read: {error.strerror}") from None
+        raise UserError(f"{said} cannot be read: {error.strerror}") from None
     except NO_YAML as error:
-        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{said} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict) or not config:
-        raise UserError(f"--config {file} holds no settings")
+        raise UserError(f"{said} holds no settings")
+    return config
+
+
+def read_config(file: str, flags: Flags) -> dict[str, Any]:
+    """The entries of a YAML file, by their flat names."""
+    config = read_yaml(file, f"--config {file}")
     entries = {}
     for key, value in config.items():
         name = str(key).replace("-", "_")

@@ -30,6 +30,15 @@ COMMANDS = {
         ),
         None,
     ),
+    "study": Command(
+        "train every combination of setups, methods, seeds and other settings, and report them",
+        (
+            "overhaul study --setup cifar_c --method original,kd --seed 0,1 --teacher T.pt --out studies/short",
+            "overhaul study --setup digits_teacher --lr 0.1,0.05 --out studies/lr --dry_run",
+            "overhaul study studies/short/study.yaml --seed 0,1,2,3 --jobs 4",
+        ),
+        None,
+    ),
     "evaluate": Command(
         "top-1 and top-5 accuracy of a run, a checkpoint file or a Hub model",
         (

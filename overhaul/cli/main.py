@@ -94,7 +94,9 @@ def run(argv: list[str]) -> int:
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
-    return train(argv) if name == "train" else call(name, name, COMMANDS[name], argv)
+    if name in ("train", "study"):
+        return {"train": train, "study": study}[name](argv)
+    return call(name, name, COMMANDS[name], argv)
 
 
 def show(text: str) -> int:
@@ -126,6 +128,15 @@ def train(argv: list[str]) -> int:
 
         api.train(show=True, **parse_training(argv))
     return 0
+
+
+def study(argv: list[str]) -> int:
+    from overhaul.cli import study
+
+    if asks_for_help(argv):
+        return show(study.helped(*COMMANDS["study"][:2]))
+    with installed(stop_at_once):
+        return study.run(argv)
 
 
 def call(function: str, name: str, command: Command, argv: list[str]) -> int:

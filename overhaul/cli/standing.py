@@ -13,6 +13,8 @@ def how_to_go_on(argv: list[str]) -> str:
         return ""
     if argv[0] == "prepare":
         return "; the same command goes on with the files that are not whole"
+    if argv[0] == "study":
+        return "; its runs have saved, and the same command goes on with them"
     if argv[0] not in ("train", "demo"):
         return ""
     anew = " without --resume never --overwrite" if any(word.startswith("--overwrite") for word in argv) else ""

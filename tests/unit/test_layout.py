@@ -23,6 +23,7 @@ ORDER = (  # each may import what stands above it
     {"hub", "timm_torchvision"},
     {"training", "timm_models"},
     {"bench", "demo", "inspection", "reported", "trained"},
+    {"study"},
     {"api"},
     {"cli"},
     {"__init__", "__main__", "train"},  # the doors
