@@ -10,6 +10,7 @@ from overhaul.methods import check, needs, parts, usual
 from overhaul.nets import Net, named
 from overhaul.options import Compile, DataOptions, Precision, Run
 from overhaul.recipe import Setup
+from overhaul.reported import report
 from overhaul.setups import HIDDEN, check_whole, get, settings
 from overhaul.study.grid import TAKEN
 from overhaul.system.messages import UserError
@@ -240,33 +241,3 @@ def demo(*, output_dir: str = "runs", epochs: int | None = None, quiet: bool = F
     from overhaul.demo import demo
 
     return demo(output_dir, epochs, show, quiet)
-
-
-@takes(DataOptions)
-def report(
-    paths: list[str],
-    *,
-    out: str | None = None,
-    watch: bool = False,
-    with_data: str | None = None,
-    show: bool = False,
-    **options,
-) -> dict:
-    """Group runs over their seeds and write what came out: report.html, report.md, .csv and .json, and curves.png.
-
-    Returns {"groups": for each n, final and best error, the gain over original, the published error, what it cost and
-    its runs; "rules": what these mean; "warnings": a line for each run that is left out, "folder", "files"}; with data
-    "sides" too: see training.sides.side_by_side.
-
-    Args:
-        paths: folders of runs, of several of them or of a study, and students on the Hub, USER/REPO[@REVISION]
-        out: the folder to write to; `report` in the first of the folders unless named
-        watch: go on until all runs have finished, or Ctrl-C: draw the curves in the terminal, and let a browser read
-            the page again
-        with_data: a data set, as for evaluate, over whose test images teacher and students are laid side by side
-        show: tell on stderr what is left out, as the command does
-    """
-    options = DataOptions(**options)
-    from overhaul.reported import report
-
-    return report(paths, out, watch, with_data, options, show)

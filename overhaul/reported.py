@@ -10,46 +10,69 @@ from overhaul.report.runs import LARGEST, METRICS, RECORD, Told, find, read
 from overhaul.report.watch import watch as watched
 from overhaul.system.files import write_folder
 from overhaul.system.messages import UserError, is_hub_id, some, warn
+from overhaul.system.signatures import takes
 
 FILES = ("curves.png", "report.md", "report.csv", "report.json", "report.html")
 
 
+@takes(DataOptions)
 def report(
     paths: list[str],
+    *,
     out: str | None = None,
     watch: bool = False,
     with_data: str | None = None,
-    options: DataOptions | None = None,
     show: bool = False,
+    **options,
 ) -> dict:
-    """See api.report."""
+    """Group runs over their seeds and write what came out: report.html, report.md, .csv and .json, and curves.png.
+
+    Returns {"groups": for each n, final and best error, the gain over original, the published error, what it cost and
+    its runs; "rules": what these mean; "warnings": a line for each run that is left out, "folder", "files"}; with data
+    "sides" too: see training.sides.side_by_side.
+
+    Args:
+        paths: folders of runs, of several of them or of a study, and students on the Hub, USER/REPO[@REVISION]
+        out: the folder to write to; `report` in the first of the folders unless named
+        watch: go on until all runs have finished, or Ctrl-C: draw the curves in the terminal, and let a browser read
+            the page again
+        with_data: a data set, as for evaluate, over whose test images teacher and students are laid side by side
+        show: tell on stderr what is left out, as the command does
+    """
     paths = [str(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
-    if not paths:
-        raise UserError("report needs the folder of a run, of several, or a student on the Hub")
-    if options not in (None, DataOptions()) and not with_data:
-        raise UserError("--data_path and what else is said of data go with --with_data DATA, which is not named")
-    if watch and any(map(on_hub, paths)):
-        raise UserError("--watch looks at folders on this machine; leave out what is on the Hub")
+    options = DataOptions(**options)
+    check(paths, watch, with_data, options)
     folder = Path(out).expanduser() if out else beside(paths[0])
-
-    def look(refresh: int | None = None, sides: list[dict] = ()) -> list[Group]:
-        nonlocal result
-        found, left_out = grouped(paths, show)
-        result = written.summary(found, left_out) | ({"sides": sides} if sides else {})
-        write(folder, files_of(result, found, sides, refresh, folder))
-        return found
-
-    result = {}
     if watch:
-        watched(look, show=show)
-    found = look()
+        watched(lambda refresh=None: look(paths, folder, show, refresh)[0], show=show)
+    found, result = look(paths, folder, show)
     if with_data:
         from overhaul.training.sides import sides
 
-        look(sides=sides(found, with_data, options or DataOptions(), show))
+        _, result = look(paths, folder, show, sides=sides(found, with_data, options, show))
     for line in result["warnings"] if show else ():
         warn(line)
     return {**result, "folder": str(folder), "files": list(FILES)}
+
+
+def check(paths: list[str], watch: bool, with_data: str | None, options: DataOptions) -> None:
+    """UserError for what does not go together."""
+    if not paths:
+        raise UserError("report needs the folder of a run, of several, or a student on the Hub")
+    if options != DataOptions() and not with_data:
+        raise UserError("--data_path and what else is said of data go with --with_data DATA, which is not named")
+    if watch and any(map(on_hub, paths)):
+        raise UserError("--watch looks at folders on this machine; leave out what is on the Hub")
+
+
+def look(
+    paths: list[str], folder: Path, show: bool, refresh: int | None = None, sides: list[dict] = ()
+) -> tuple[list[Group], dict]:
+    """The groups of the runs as they are now, and what was written of them; refresh, sides: see report.page."""
+    found, left_out = grouped(paths, show)
+    result = written.summary(found, left_out) | ({"sides": sides} if sides else {})
+    write(folder, files_of(result, found, sides, refresh, folder))
+    return found, result
 
 
 def grouped(paths: list[str], show: bool) -> tuple[list[Group], list[str]]:

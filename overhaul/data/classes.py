@@ -23,7 +23,7 @@ def read_class_names(path: str | None) -> tuple[str, ...] | None:
         raise UserError(f"--class_names {path} cannot be read: {error}") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     check_number(len(names))
-    if len(set(names)) != len(names) or not names or not all(map(str.isprintable, names)):
+    if len(set(names)) != len(names) or not names or "\0" in text:
         raise UserError(f"--class_names {path} must hold one class name a line, none of them twice")
     return names
 

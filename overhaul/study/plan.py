@@ -17,7 +17,8 @@ except ImportError:  # Windows
 from overhaul import methods
 from overhaul.options import Run
 from overhaul.recipe import Setup
-from overhaul.run.folder import MAY_CHANGE, RunFolder, configuration, is_student
+from overhaul.run.configuration import MAY_CHANGE, configuration
+from overhaul.run.folder import RunFolder, is_student
 from overhaul.setups import check_whole, settings
 from overhaul.study.grid import Axes
 from overhaul.system.files import write_text

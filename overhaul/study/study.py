@@ -141,10 +141,8 @@ class Bar:
 
 def report(folder: Path, show: bool) -> None:
     """Write the report of the runs; that it cannot be written is no failure of theirs."""
-    try:
-        from overhaul.reported import report
-    except ImportError:
-        return
+    from overhaul.reported import report
+
     try:
         report(str(folder))
     except UserError as error:

@@ -271,10 +271,10 @@ ROWS = {
 }
 PATHS = {
     "the root": ("/", "lies in the data set /"),
-    "an unknown home": ("~nobody_there/set", "nobody has such a home"),
-    "an over-long name": ("a" * 300, "File name too long"),
-    "an over-long path": ("a/" * 3000, "File name too long"),
-    "NUL": ("a\0b", "it is no path"),
+    "an unknown home": ("~nobody_there/set", "the home of no user"),
+    "an over-long name": ("a" * 300, "no longer than a file's name"),
+    "an over-long path": ("a/" * 3000, "no longer than a file's name"),
+    "NUL": ("a\0b", "without NUL"),
     "odd bytes": ("a\udcff/b", ""),
 }
 CARDS = {
@@ -322,7 +322,7 @@ CASES = [
     Case("class names of control characters", NAMED, "one class name a line", names(b"a\x1b[2J\nb\0")),
     Case("class names without end", NAMED, "are the most", names(b"a", 2**30)),
     Case("class names from a pipe", NAMED, "is no regular file", names(None)),
-    Case("class names of nobody", (*PREPARE, "--class_names", "~nobody_there/a"), "nobody has such a home", names(b"")),
+    Case("class names of nobody", (*PREPARE, "--class_names", "~nobody_there/a"), "the home of no user", names(b"")),
     Case("a million class names", NAMED, "are too many", names(MILLION)),
     Case("a thousand million classes", (*PREPARE, "--num_classes", "1000000000"), "are too many", write_plain),
     Case("parquet that lies about its rows", PREPARE, "cannot be read", lying),
