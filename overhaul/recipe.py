@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from overhaul import catalogue, methods
+from overhaul import catalogue, methods, schedule
 from overhaul.nets import (
     FUNCTION,
     LIBRARY,
@@ -33,6 +33,12 @@ __all__ = [
 
 
 Norm = Literal["batch", "running"]  # what a teacher's BatchNorms normalise by
+Schedule = Literal["step", "cosine", "linear"]
+Optimizer = Literal["sgd", "adamw", "lamb"]
+AMOUNTS = (  # fields that are numbers of 0 or more
+    *("lr", "lr_min", "warmup_epochs", "momentum", "weight_decay", "head_lr_scale", "label_smoothing"),
+    *("label_weight", "distill_weight", "ramp_epochs", "mixup", "pad"),
+)
 BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
 
@@ -103,14 +109,22 @@ class Setup:
         teacher: the network it learns from: where its trained weights are (a run's folder, a file, a Hub id,
             torchvision:NAME@DEFAULT), or timm:NAME, torchvision:NAME or FILE.py:FUNCTION with --teacher.weights
         num_classes: for data that do not say; otherwise the data decide
-        epochs: length of the run; the learning rate's drops scale with it
+        epochs: length of the run, which the schedule of the learning rate scales with
         batch_size: images a step, all processes together
-        lr: learning rate of the first epochs
-        lr_drops: fractions of the epochs after which the learning rate is divided by 10
+        optimizer: sgd, adamw, or lamb (timm's)
+        lr: the highest learning rate
+        lr_schedule: step (lr_drops), cosine or linear (from lr to lr_min, step by step)
+        lr_drops: fractions of the epochs after which the learning rate is divided by 10, under step
+        lr_min: where cosine and linear end
+        warmup_epochs: epochs, or a fraction of one, in which the learning rate rises to lr, step by step
         restart_momentum: whether momentum restarts from zero at each drop
         momentum: of SGD
         nesterov: whether the momentum is Nesterov's
         weight_decay: on every parameter of student and connectors
+        no_decay_norms: no weight decay on parameters of one dimension, those of normalisation layers and biases
+        head_lr_scale: factor of the learning rate of the student's last layer, for a fresh one on a pretrained body
+        clip_grad: the largest norm of the gradient of all parameters together, which is scaled down to it
+        label_smoothing: share of the labels that is spread over all classes
         label_weight: weight of the cross-entropy; the method's own, the least of a sum's, unless named
         distill_weight: weight of the distillation loss, of overhaul of the summed stage losses; the method's own unless
             named; of a sum by method
@@ -138,12 +152,20 @@ class Setup:
     num_classes: int | None = None
     epochs: int
     batch_size: int
+    optimizer: Optimizer = "sgd"
     lr: float = 0.1
+    lr_schedule: Schedule = "step"
     lr_drops: tuple[float, ...]
+    lr_min: float = 0.0
+    warmup_epochs: float = 0.0
     restart_momentum: bool
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float
+    no_decay_norms: bool = False
+    head_lr_scale: float = 1.0
+    clip_grad: float | None = None
+    label_smoothing: float = 0.0
     label_weight: float = 1.0
     distill_weight: float | dict[str, float]
     ramp_epochs: int | dict[str, int] = 0
@@ -164,8 +186,9 @@ class Setup:
         object.__setattr__(self, "method_settings", methods.settings(self.method, self.method_settings))
         for name in BY_METHOD:
             object.__setattr__(self, name, methods.alone_or_by(f"--{name}", self.method, getattr(self, name)))
-        for value in self.of_methods("teacher_norm"):
-            choose("--teacher_norm", value, get_args(Norm))
+        words = (("teacher_norm", Norm), ("lr_schedule", Schedule), ("optimizer", Optimizer))
+        for name, value, kind in ((each, value, kind) for each, kind in words for value in self.of_methods(each)):
+            choose(f"--{name}", value, get_args(kind))
         if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
             raise UserError(f"--method {hard[0]} needs class numbers, and --mixup makes probabilities of them")
         for role, net in (("student", self.student), ("teacher", self.teacher)):
@@ -175,13 +198,11 @@ class Setup:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
-        amounts = ("lr", "momentum", "weight_decay", "label_weight", "distill_weight", "ramp_epochs", "mixup", "pad")
-        for name, value in ((each, value) for each in amounts for value in self.of_methods(each)):
+        for name, value in ((each, value) for each in AMOUNTS for value in self.of_methods(each)):
             whole = " a whole number," if name in ("ramp_epochs", "pad") else ""
             if not methods.is_number(value) or not 0 <= value < 1e30 or (whole and value % 1):
                 raise UserError(f"--{name} must be{whole} 0 or more and finite, not {value!r}")
-        if not all(0 < fraction < 1 for fraction in self.lr_drops):
-            raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
+        schedule.check(self)
         if self.nesterov and not self.momentum:
             raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
         if None not in (self.test_resize, self.image_size) and self.test_resize < self.image_size:
@@ -213,7 +234,3 @@ class Setup:
         if None in (self.image_size, self.mean, self.std):
             return None
         return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
-
-    def drops_before(self, epoch: int) -> int:
-        """How many learning rate drops lie behind a run that has finished `epoch` epochs."""
-        return sum(epoch >= fraction * self.epochs - 1e-9 for fraction in self.lr_drops)

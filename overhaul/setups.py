@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from overhaul import methods
+from overhaul import methods, schedule
 from overhaul.options import Run
 from overhaul.recipe import Net, Published, Setup
 from overhaul.system.messages import UserError, check_source, choose, nearest
@@ -56,6 +56,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     if setup.method == "original":
         alone = ("teacher", *OF_METHOD, "beside")
         idle |= dict.fromkeys(alone, "--method original trains the student alone")
+    idle |= schedule.idle(setup)
     if setup.crop_area:
         idle["pad"] = "with --crop_area there is no border"
     if not run.streaming:

@@ -15,6 +15,7 @@ ORDER = (  # each may import what stands above it
     {"system"},
     {"catalogue", "discovery"},
     {"nets", "methods"},
+    {"schedule"},
     {"options", "recipe"},
     {"usual"},
     {"setups"},
