@@ -1,4 +1,4 @@
-"""What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
+"""What a setup is made of: networks, how images are shown, the recipe; imports without torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from overhaul.nets import (
     is_std,
     named,
 )
+from overhaul.published import Published
 from overhaul.system.messages import UserError, choose
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "LIBRARY",
     "Net",
     "Preprocessing",
-    "Published",
     "Setup",
     "check_normalisation",
     "is_foreign",
@@ -35,9 +35,18 @@ __all__ = [
 Norm = Literal["batch", "running"]  # what a teacher's BatchNorms normalise by
 Schedule = Literal["step", "cosine", "linear"]
 Optimizer = Literal["sgd", "adamw", "lamb"]
+AutoAugment = Literal["rand", "trivial"]
+Interpolation = Literal["bilinear", "bicubic"]
+WORDS = {  # fields that are one of a few words
+    "teacher_norm": Norm,
+    "lr_schedule": Schedule,
+    "optimizer": Optimizer,
+    "auto_augment": AutoAugment,
+    "interpolation": Interpolation,
+}
 AMOUNTS = (  # fields that are numbers of 0 or more
     *("lr", "lr_min", "warmup_epochs", "momentum", "weight_decay", "head_lr_scale", "label_smoothing"),
-    *("label_weight", "distill_weight", "ramp_epochs", "mixup", "pad"),
+    *("label_weight", "distill_weight", "ramp_epochs", "mixup", "cutmix", "random_erasing", "pad"),
 )
 BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
@@ -55,41 +64,6 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
-
-
-@dataclass(frozen=True)
-class Published:
-    """The paper's top-1 test errors in percent, ImageNet's top-5 errors beside them, and which model they are of.
-
-    rule: "final" (CIFAR: the median of 5 final models) or "best" (ImageNet: the best epoch).
-    """
-
-    teacher: float
-    student: float
-    distilled: float
-    rule: str = "final"
-    top5: tuple[float, float, float] | None = None
-
-    def rows(self, beside: str = "overhaul") -> list[tuple[str, float, float | None]]:
-        """Name, top-1 and top-5 error (or None) of the distilled student, the student alone and the teacher.
-
-        beside: the method whose result they stand beside.
-        """
-        teacher5, student5, distilled5 = self.top5 or (None, None, None)
-        return [
-            (
-                "distilled" if beside in ("overhaul", "original") else "distilled by overhaul",
-                self.distilled,
-                distilled5,
-            ),
-            ("student alone", self.student, student5),
-            ("teacher", self.teacher, teacher5),
-        ]
-
-    @property
-    def models(self) -> str:
-        """Which models the errors are of."""
-        return "median of 5 final models" if self.rule == "final" else "best epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +106,15 @@ class Setup:
         teacher_norm: statistics of the teacher's BatchNorms: batch (of each batch, as overhaul has it) or running (as
             the others do); of a sum also by method
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
+        cutmix: alpha of that which cuts a box from another training image; 0 is off
+        auto_augment: rand (RandAugment) or trivial (TrivialAugment) changes of the training images
+        random_erasing: share of the training images of which a rectangle becomes the mean colour
         image_size: side of the training and test images in pixels; the student's own where the setup leaves it open
         test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
         pad: pixels of reflected border a random crop is taken from
         crop_area: range of a random resized crop's share of the image, 1 being all of it; without it the crop is of pad
         flip: whether training images are mirrored at random
+        interpolation: bilinear or bicubic, where images are resized
         mean: of the pixels, a channel each, in 0..1
         std: of the pixels, a channel each, in 0..1
         published: the paper's errors
@@ -171,6 +149,10 @@ class Setup:
     ramp_epochs: int | dict[str, int] = 0
     teacher_norm: Norm | dict[str, Norm] = "batch"
     mixup: float = 0.0
+    cutmix: float = 0.0
+    auto_augment: AutoAugment | None = None
+    random_erasing: float = 0.0
+    interpolation: Interpolation = "bilinear"
     image_size: int | None
     test_resize: int | None = None
     pad: int = 0
@@ -186,14 +168,26 @@ class Setup:
         object.__setattr__(self, "method_settings", methods.settings(self.method, self.method_settings))
         for name in BY_METHOD:
             object.__setattr__(self, name, methods.alone_or_by(f"--{name}", self.method, getattr(self, name)))
-        words = (("teacher_norm", Norm), ("lr_schedule", Schedule), ("optimizer", Optimizer))
-        for name, value, kind in ((each, value, kind) for each, kind in words for value in self.of_methods(each)):
-            choose(f"--{name}", value, get_args(kind))
-        if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
-            raise UserError(f"--method {hard[0]} needs class numbers, and --mixup makes probabilities of them")
-        for role, net in (("student", self.student), ("teacher", self.teacher)):
-            if net and net.family:
-                check_names(f"--{role}", net)
+        self.check_words()
+        self.check_numbers()
+        schedule.check(self)
+        check_normalisation(self.mean, self.std)
+        self.check_networks()
+
+    def check_words(self) -> None:
+        """UserError for a word that is none of those that there are, or that goes with no class numbers."""
+        for name, value, kind in (
+            (each, value, kind) for each, kind in WORDS.items() for value in self.of_methods(each)
+        ):
+            if value is not None:
+                choose(f"--{name}", value, get_args(kind))
+        hard = [name for name in self.methods if catalogue.method(name).hard_labels]
+        if hard and (self.mixup or self.cutmix):
+            flag = "--mixup" if self.mixup else "--cutmix"
+            raise UserError(f"--method {hard[0]} needs class numbers, and {flag} makes probabilities of them")
+
+    def check_numbers(self) -> None:
+        """UserError for a number that means nothing."""
         for name in ("epochs", "batch_size", "image_size", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -202,17 +196,20 @@ class Setup:
             whole = " a whole number," if name in ("ramp_epochs", "pad") else ""
             if not methods.is_number(value) or not 0 <= value < 1e30 or (whole and value % 1):
                 raise UserError(f"--{name} must be{whole} 0 or more and finite, not {value!r}")
-        schedule.check(self)
         if self.nesterov and not self.momentum:
             raise UserError("--momentum 0 has no Nesterov form; add --nesterov false")
         if None not in (self.test_resize, self.image_size) and self.test_resize < self.image_size:
             raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
         if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
-        check_normalisation(self.mean, self.std)
-        if self.teacher:
-            self.teacher.check("--teacher.")
-        self.student.check("--student.")
+
+    def check_networks(self) -> None:
+        """UserError for networks that cannot be, or are told what counts for nothing."""
+        for role, net in (("student", self.student), ("teacher", self.teacher)):
+            if net and net.family:
+                check_names(f"--{role}", net)
+            if net:
+                net.check(f"--{role}.")
         if self.student.mean:
             raise UserError("--student.mean and --student.std count for nothing: the student sees --mean and --std")
         if self.student.image_size:
@@ -233,4 +230,5 @@ class Setup:
         """How its test images are shown; None where that is left to the student."""
         if None in (self.image_size, self.mean, self.std):
             return None
-        return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
+        resize = self.test_resize or self.image_size
+        return Preprocessing(self.image_size, resize, self.mean, self.std, self.interpolation)

@@ -49,6 +49,8 @@ def check(recipe) -> None:
         raise UserError(f"--lr_min {recipe.lr_min:g} must not be above --lr {recipe.lr:g}")
     if recipe.label_smoothing >= 1:
         raise UserError(f"--label_smoothing must be below 1, not {recipe.label_smoothing:g}")
+    if recipe.random_erasing > 1:
+        raise UserError(f"--random_erasing is a share of the images and at most 1, not {recipe.random_erasing:g}")
     for name, value in (("clip_grad", recipe.clip_grad), ("head_lr_scale", recipe.head_lr_scale)):
         if value is not None and not (methods.is_number(value) and 0 < value < 1e30):
             raise UserError(f"--{name} must be above 0 and finite, not {value!r}")

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 
 from overhaul import methods, schedule
 from overhaul.options import Run
-from overhaul.recipe import Net, Published, Setup
+from overhaul.published import Published
+from overhaul.recipe import Net, Setup
 from overhaul.system.messages import UserError, check_source, choose, nearest
 from overhaul.usual import HIDDEN, OF_METHOD, changed
 

@@ -97,6 +97,10 @@ BUILT = {  # what a flag is given, and where it shows
     "--distill_weight": ([1], distillation),
     "--ramp_epochs": ([3], distillation),
     "--mixup": ([1], first_images),
+    "--cutmix": ([1], first_images),
+    "--auto_augment": (["trivial"], first_images),
+    "--random_erasing": ([1], first_images),
+    "--interpolation": (["bicubic", "--crop_area", "[0.1, 1]"], first_images),
     "--image_size": ([20], first_images),
     "--test_resize": ([24], shown_images),
     "--pad": ([0], first_images),
@@ -252,7 +256,7 @@ def test_every_setting_is_tried():
 
 def beside(more: list, flag: str) -> list:
     """What stands beside the flag that is tried, where it needs company that would show by itself."""
-    return more[2:] if flag in ("--teacher.key", "--student.key", "--workers", "--lr_min") else []
+    return more[2:] if flag in ("--teacher.key", "--student.key", "--workers", "--lr_min", "--interpolation") else []
 
 
 @pytest.mark.parametrize("flag", REFUSED)
