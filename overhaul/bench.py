@@ -66,7 +66,7 @@ class Trial:
 
     def body(self, images: Tensor, labels: Tensor) -> Tensor:
         networks = self.accelerator, self.model, self.teacher_forward, self.optimizer
-        how = images, labels, self.weight, 1, self.setup.label_weight
+        how = images, labels, self.weight, 1, self.setup.label_weight, self.setup.label_smoothing, self.setup.clip_grad
         _, *losses = training_step(*networks, *how)
         return total(*losses, self.setup.label_weight)
 

@@ -1,9 +1,9 @@
-"""What a setup is made of: networks, how images are shown, published errors, the recipe; imports without torch."""
+"""What a setup is made of: networks, how images are shown, the recipe; imports without torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from overhaul import catalogue, methods
+from overhaul import catalogue, methods, schedule
 from overhaul.nets import (
     FUNCTION,
     LIBRARY,
@@ -15,6 +15,7 @@ from overhaul.nets import (
     is_std,
     named,
 )
+from overhaul.published import Published
 from overhaul.system.messages import UserError, choose
 from overhaul.system.numbers import check_numbers
 
@@ -23,7 +24,6 @@ __all__ = [
     "LIBRARY",
     "Net",
     "Preprocessing",
-    "Published",
     "Setup",
     "check_normalisation",
     "is_foreign",
@@ -38,6 +38,21 @@ MOST = {
     **dict.fromkeys(("epochs", "batch_size", "num_classes", "ramp_epochs"), 1_000_000),
     **dict.fromkeys(("image_size", "test_resize", "pad"), 10_000),
 }
+Schedule = Literal["step", "cosine", "linear"]
+Optimizer = Literal["sgd", "adamw", "lamb"]
+AutoAugment = Literal["rand", "trivial"]
+Interpolation = Literal["bilinear", "bicubic"]
+WORDS = {  # fields that are one of a few words
+    "teacher_norm": Norm,
+    "lr_schedule": Schedule,
+    "optimizer": Optimizer,
+    "auto_augment": AutoAugment,
+    "interpolation": Interpolation,
+}
+AMOUNTS = (  # fields that are numbers of 0 or more
+    *("lr", "lr_min", "warmup_epochs", "momentum", "weight_decay", "head_lr_scale", "label_smoothing"),
+    *("label_weight", "distill_weight", "ramp_epochs", "mixup", "cutmix", "random_erasing", "pad"),
+)
 BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
 
@@ -54,41 +69,6 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
-
-
-@dataclass(frozen=True)
-class Published:
-    """The paper's top-1 test errors in percent, ImageNet's top-5 errors beside them, and which model they are of.
-
-    rule: "final" (CIFAR: the median of 5 final models) or "best" (ImageNet: the best epoch).
-    """
-
-    teacher: float
-    student: float
-    distilled: float
-    rule: str = "final"
-    top5: tuple[float, float, float] | None = None
-
-    def rows(self, beside: str = "overhaul") -> list[tuple[str, float, float | None]]:
-        """Name, top-1 and top-5 error (or None) of the distilled student, the student alone and the teacher.
-
-        beside: the method whose result they stand beside.
-        """
-        teacher5, student5, distilled5 = self.top5 or (None, None, None)
-        return [
-            (
-                "distilled" if beside in ("overhaul", "original") else "distilled by overhaul",
-                self.distilled,
-                distilled5,
-            ),
-            ("student alone", self.student, student5),
-            ("teacher", self.teacher, teacher5),
-        ]
-
-    @property
-    def models(self) -> str:
-        """Which models the errors are of."""
-        return "median of 5 final models" if self.rule == "final" else "best epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +88,22 @@ class Setup:
         teacher: the network it learns from: where its trained weights are (a run's folder, a file, a Hub id,
             torchvision:NAME@DEFAULT), or timm:NAME, torchvision:NAME or FILE.py:FUNCTION with --teacher.weights
         num_classes: for data that do not say; otherwise the data decide
-        epochs: length of the run; the learning rate's drops scale with it
+        epochs: length of the run, which the schedule of the learning rate scales with
         batch_size: images a step, all processes together
-        lr: learning rate of the first epochs
-        lr_drops: fractions of the epochs after which the learning rate is divided by 10
+        optimizer: sgd, adamw, or lamb (timm's)
+        lr: the highest learning rate
+        lr_schedule: step (lr_drops), cosine or linear (from lr to lr_min, step by step)
+        lr_drops: fractions of the epochs after which the learning rate is divided by 10, under step
+        lr_min: where cosine and linear end
+        warmup_epochs: epochs, or a fraction of one, in which the learning rate rises to lr, step by step
         restart_momentum: whether momentum restarts from zero at each drop
         momentum: of SGD
         nesterov: whether the momentum is Nesterov's
         weight_decay: on every parameter of student and connectors
+        no_decay_norms: no weight decay on parameters of one dimension, those of normalisation layers and biases
+        head_lr_scale: factor of the learning rate of the student's last layer, for a fresh one on a pretrained body
+        clip_grad: the largest norm of the gradient of all parameters together, which is scaled down to it
+        label_smoothing: share of the labels that is spread over all classes
         label_weight: weight of the cross-entropy; the method's own, the least of a sum's, unless named
         distill_weight: weight of the distillation loss, of overhaul of the summed stage losses; the method's own unless
             named; of a sum by method
@@ -123,11 +111,15 @@ class Setup:
         teacher_norm: statistics of the teacher's BatchNorms: batch (of each batch, as overhaul has it) or running (as
             the others do); of a sum also by method
         mixup: alpha of the Beta distribution that mixes pairs of training images; 0 is off
+        cutmix: alpha of that which cuts a box from another training image; 0 is off
+        auto_augment: rand (RandAugment) or trivial (TrivialAugment) changes of the training images
+        random_erasing: share of the training images of which a rectangle becomes the mean colour
         image_size: side of the training and test images in pixels; the student's own where the setup leaves it open
         test_resize: pixels of the short side before a test image is cropped at its centre; image_size unless named
         pad: pixels of reflected border a random crop is taken from
         crop_area: range of a random resized crop's share of the image, 1 being all of it; without it the crop is of pad
         flip: whether training images are mirrored at random
+        interpolation: bilinear or bicubic, where images are resized
         mean: of the pixels, a channel each, in 0..1
         std: of the pixels, a channel each, in 0..1
         published: the paper's errors
@@ -143,17 +135,29 @@ class Setup:
     num_classes: int | None = None
     epochs: int
     batch_size: int
+    optimizer: Optimizer = "sgd"
     lr: float = 0.1
+    lr_schedule: Schedule = "step"
     lr_drops: tuple[float, ...]
+    lr_min: float = 0.0
+    warmup_epochs: float = 0.0
     restart_momentum: bool
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float
+    no_decay_norms: bool = False
+    head_lr_scale: float = 1.0
+    clip_grad: float | None = None
+    label_smoothing: float = 0.0
     label_weight: float = 1.0
     distill_weight: float | dict[str, float]
     ramp_epochs: int | dict[str, int] = 0
     teacher_norm: Norm | dict[str, Norm] = "batch"
     mixup: float = 0.0
+    cutmix: float = 0.0
+    auto_augment: AutoAugment | None = None
+    random_erasing: float = 0.0
+    interpolation: Interpolation = "bilinear"
     image_size: int | None
     test_resize: int | None = None
     pad: int = 0
@@ -170,24 +174,32 @@ class Setup:
         for name in BY_METHOD:
             object.__setattr__(self, name, methods.alone_or_by(f"--{name}", self.method, getattr(self, name)))
         check_numbers(self, MOST)
-        for value in self.of_methods("teacher_norm"):
-            choose("--teacher_norm", value, get_args(Norm))
-        if self.mixup and (hard := [name for name in self.methods if catalogue.method(name).hard_labels]):
-            raise UserError(f"--method {hard[0]} needs class numbers, and --mixup makes probabilities of them")
-        for role, net in (("student", self.student), ("teacher", self.teacher)):
-            if net and net.family:
-                check_names(f"--{role}", net)
+        self.check_words()
+        self.check_amounts()
+        schedule.check(self)
+        check_normalisation(self.mean, self.std)
+        self.check_networks()
+
+    def check_words(self) -> None:
+        """UserError for a word that is none of those that there are, or that goes with no class numbers."""
+        for name, kind in WORDS.items():
+            for value in filter(None, self.of_methods(name)):
+                choose(f"--{name}", value, get_args(kind))
+        hard = [name for name in self.methods if catalogue.method(name).hard_labels]
+        if hard and (self.mixup or self.cutmix):
+            flag = "--mixup" if self.mixup else "--cutmix"
+            raise UserError(f"--method {hard[0]} needs class numbers, and {flag} makes probabilities of them")
+
+    def check_amounts(self) -> None:
+        """UserError for a number that means nothing."""
         for name in ("epochs", "batch_size", "image_size", "test_resize", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
-        amounts = ("lr", "momentum", "weight_decay", "label_weight", "distill_weight", "ramp_epochs", "mixup", "pad")
-        for name, value in ((each, value) for each in amounts for value in self.of_methods(each)):
+        for name, value in ((each, value) for each in AMOUNTS for value in self.of_methods(each)):
             whole = " a whole number," if name in ("ramp_epochs", "pad") else ""
             if not methods.is_number(value) or not 0 <= value < 1e30 or (whole and value % 1):
                 raise UserError(f"--{name} must be{whole} 0 or more and finite, not {value!r}")
-        if not all(0 < fraction < 1 for fraction in self.lr_drops):
-            raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(self.lr_drops)}")
         if self.momentum > 1:
             raise UserError(f"--momentum must be at most 1, not {self.momentum!r}")
         if self.nesterov and not self.momentum:
@@ -196,10 +208,14 @@ class Setup:
             raise UserError(f"--test_resize must be at least --image_size {self.image_size}, not {self.test_resize}")
         if self.crop_area and not (len(self.crop_area) == 2 and 0 < self.crop_area[0] <= self.crop_area[1] <= 1):
             raise UserError(f"--crop_area is a range of shares above 0 and up to 1, not {list(self.crop_area)}")
-        check_normalisation(self.mean, self.std)
-        if self.teacher:
-            self.teacher.check("--teacher.")
-        self.student.check("--student.")
+
+    def check_networks(self) -> None:
+        """UserError for networks that cannot be, or are told what counts for nothing."""
+        for role, net in (("student", self.student), ("teacher", self.teacher)):
+            if net and net.family:
+                check_names(f"--{role}", net)
+            if net:
+                net.check(f"--{role}.")
         if self.student.mean:
             raise UserError("--student.mean and --student.std count for nothing: the student sees --mean and --std")
         if self.student.image_size:
@@ -220,8 +236,5 @@ class Setup:
         """How its test images are shown; None where that is left to the student."""
         if None in (self.image_size, self.mean, self.std):
             return None
-        return Preprocessing(self.image_size, self.test_resize or self.image_size, self.mean, self.std)
-
-    def drops_before(self, epoch: int) -> int:
-        """How many learning rate drops lie behind a run that has finished `epoch` epochs."""
-        return sum(epoch >= fraction * self.epochs - 1e-9 for fraction in self.lr_drops)
+        resize = self.test_resize or self.image_size
+        return Preprocessing(self.image_size, resize, self.mean, self.std, self.interpolation)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from overhaul import methods
+from overhaul import methods, schedule
 from overhaul.options import Run
-from overhaul.recipe import Net, Published, Setup
+from overhaul.published import Published
+from overhaul.recipe import Net, Setup
 from overhaul.system.messages import UserError, check_source, choose, nearest
 from overhaul.usual import HIDDEN, OF_METHOD, changed
 
@@ -56,6 +57,7 @@ def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
     if setup.method == "original":
         alone = ("teacher", *OF_METHOD, "beside")
         idle |= dict.fromkeys(alone, "--method original trains the student alone")
+    idle |= schedule.idle(setup)
     if setup.crop_area:
         idle["pad"] = "with --crop_area there is no border"
     if not run.streaming:

@@ -150,14 +150,21 @@ def open_with_pil(encoded: bytes | memoryview) -> ImageFile:
 
 
 def resized_crop(
-    image: Tensor, top: int, left: int, height: int, width: int, size: int, mirrored: bool = False
+    image: Tensor,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    size: int,
+    mirrored: bool = False,
+    interpolation: str = "bilinear",
 ) -> Tensor:
-    """uint8 [3, size, size]: a rectangle of an image [3, height, width], resized bilinearly with antialiasing.
+    """uint8 [3, size, size]: a rectangle of an image [3, height, width], resized with antialiasing.
 
     The same pixels as torchvision's v2.functional.resized_crop gives.
     """
     batch = as_batch(image[:, top : top + height, left : left + width])
-    resized = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
+    resized = F.interpolate(batch, size=(size, size), mode=interpolation, antialias=True)
     return (resized.flip(3) if mirrored else resized)[0]
 
 

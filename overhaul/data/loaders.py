@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from overhaul.data import sources
+from overhaul.data.augmentation import Changed, changes, draw_mixing, pasted
 from overhaul.data.images import Broken, EncodedImages, Images, checked
 from overhaul.data.resident import Resident, fits
 from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
@@ -27,8 +28,9 @@ class TrainBatches(Dataset):
     """Augmented batches by what was drawn for them; holds nothing that an epoch changes, so workers may copy it."""
 
     def __init__(self, images: Images | EncodedImages, setup: Setup) -> None:
-        self.images, self.size, self.mixup = images, setup.image_size, bool(setup.mixup)
-        self.augment = (ResizedCrop if setup.crop_area else PadCrop)(images, setup)
+        self.images, self.size = images, setup.image_size
+        crop = (ResizedCrop if setup.crop_area else PadCrop)(images, setup)
+        self.augment = Changed(crop, setup) if changes(setup) else crop
 
     def shape(self, drawn) -> tuple[int, ...]:
         """Of a batch's pixels."""
@@ -38,12 +40,15 @@ class TrainBatches(Dataset):
         (rows, *draws), mixing = drawn
         pixels, rows, broken = self.augment(rows, *draws)
         labels = torch.from_numpy(self.images.labels[rows])
-        if not self.mixup:
+        if mixing is None:
             return pixels, labels, broken
-        (partner, *draws), share = mixing
+        (partner, *draws), how = mixing
         other, partner, also_broken = self.augment(partner, *draws)
+        pixels = pixels if how.boxes is None else pasted(pixels, other, how.boxes)
         both = (pixels, labels), (other, torch.from_numpy(self.images.labels[partner]))
-        return *mixed(*both, torch.from_numpy(share), len(self.images.classes)), broken + also_broken
+        shares = (None if each is None else torch.from_numpy(each) for each in (how.share, how.label_share))
+        share, label_share = shares
+        return *mixed(*both, share, len(self.images.classes), label_share), broken + also_broken
 
 
 class TrainLoader:
@@ -75,7 +80,8 @@ class TrainLoader:
         self.workers, self.skip_broken, self.pin = workers, skip_broken, pin
         self.batches = TrainBatches(images, setup)
         augment = self.batches.augment
-        self.resident = Resident(images, augment, device) if fits(images, augment, device) else None
+        held = not setup.cutmix and fits(images, augment, device)
+        self.resident = Resident(images, augment, device) if held else None
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -90,9 +96,7 @@ class TrainLoader:
         draw = np.random.default_rng([self.seed, epoch])
         self.order = draw.permutation(n)
         self.draws = self.batches.augment.draw(draw, n)
-        if setup.mixup:
-            self.partner = draw.permutation(n)
-            self.share = draw.beta(setup.mixup, setup.mixup, n).astype(np.float32)
+        self.mixing = draw_mixing(setup, draw, n)
         self.step, self.broken = step, set(map(Broken, broken))
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
@@ -107,7 +111,8 @@ class TrainLoader:
         for step in range(self.step, len(self)):
             start = step * self.setup.batch_size + self.rank * share
             rows = self.order[start : start + share]
-            mixing = (self.of(self.partner[rows]), self.share[rows]) if self.setup.mixup else None
+            how = self.mixing and self.mixing.of(rows)
+            mixing = (self.of(how.partner), how) if how else None
             items.append((self.of(rows), mixing))
         return items
 
@@ -228,13 +233,15 @@ def make_loaders(
         images, test_images = sources.load(
             setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes
         )
-    how = loader_settings(images, run, accelerator)
+    how = loader_settings(images, run, accelerator, changes(setup))
     train_loader = TrainLoader(images, setup, run.seed, **how, device=accelerator.device)
     return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))
 
 
-def loader_settings(images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator) -> dict:
-    """What a loader of these images must know of this process; images in memory need no workers."""
+def loader_settings(
+    images: Images | EncodedImages, options: DataOptions, accelerator: Accelerator, busy: bool = False
+) -> dict:
+    """What a loader of these images must know of this process; images in memory need workers only if they are busy."""
     rank, world, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    workers = 0 if isinstance(images, Images) else count_workers(options.workers)
+    workers = 0 if isinstance(images, Images) and not busy else count_workers(options.workers)
     return {"rank": rank, "world": world, "workers": workers, "skip_broken": options.skip_broken, "pin": pin}

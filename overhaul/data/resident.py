@@ -32,8 +32,11 @@ class Resident:
         own, mixing = zip(*drawn, strict=True) if drawn else ((), ())
         columns = [self.columns(own)]
         if drawn and mixing[0]:
-            partners, shares = zip(*mixing, strict=True)
-            columns += [self.columns(partners), torch.from_numpy(np.stack(shares)).to(self.device)]
+            partners, how = zip(*mixing, strict=True)
+            columns += [
+                self.columns(partners),
+                torch.from_numpy(np.stack([each.share for each in how])).to(self.device),
+            ]
         return zip(*columns, strict=True)
 
     def columns(self, drawn: tuple[tuple[np.ndarray, ...], ...]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from overhaul.data.augmentation import Change, changes
 from overhaul.data.bounds import IN_NO_FILE, Bounds
 from overhaul.data.classes import name_untrained, number_labels, read_class_names, read_labels, renumber
 from overhaul.data.columns import PEEK, find_columns, find_split
@@ -125,8 +126,8 @@ class TrainStream:
 
     def __init__(self, images: Stream, setup: Setup, run: Run, rank: int, world: int, workers: int, pin=False) -> None:
         check_batch(setup, len(images))
-        if setup.mixup or not setup.crop_area:
-            raise UserError("--streaming makes random resized crops (--crop_area), and no mixup")
+        if setup.mixup or setup.cutmix or not setup.crop_area:
+            raise UserError("--streaming makes random resized crops (--crop_area), and neither mixup nor cutmix")
         self.images, self.setup, self.skip_broken, self.pin = images, setup, run.skip_broken, pin
         self.seed, self.share, self.workers = [run.seed, rank], setup.batch_size // world, min(workers, images.shards)
         self.set_epoch(0)
@@ -154,6 +155,12 @@ class Augmented(IterableDataset):
     def __init__(self, images: Stream, setup: Setup, seed: list[int], share: int) -> None:
         self.images, self.seed, self.share = images, seed, share
         self.crop, self.nbytes = RandomCrop(setup), 3 * share * setup.image_size**2
+        self.change = Change(setup) if changes(setup) else None
+
+    def show(self, image: Tensor, draw: np.random.Generator) -> Tensor:
+        """uint8 [size, size, 3], as it is trained on."""
+        shown = self.crop(image, int(draw.integers(2**63)))
+        return self.change(shown, int(draw.integers(2**63))) if self.change else shown
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[Broken]]]:
         worker = get_worker_info()
@@ -167,7 +174,7 @@ class Augmented(IterableDataset):
                     broken.append(each)
                     continue
                 empty = False
-                crops.append(self.crop(each[0], int(draw.integers(2**63))))
+                crops.append(self.show(each[0], draw))
                 labels.append(each[1])
                 if len(crops) == self.share:
                     yield default_collate(crops), torch.tensor(labels), broken

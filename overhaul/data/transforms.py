@@ -48,16 +48,22 @@ class PadCrop:
 
 
 def mixed(
-    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: Tensor, classes: int
+    one: tuple[Tensor, Tensor],
+    other: tuple[Tensor, Tensor],
+    share: Tensor,
+    classes: int,
+    label_share: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pixels, uint8 [batch, size, size, 3], and labels of which a share, [batch], is that of the first.
 
-    Each operation is rounded by itself, so that all devices give the same bits.
+    label_share: of the labels, where it is another. Each operation is rounded by itself, so that all devices give the
+    same bits.
     """
     (pixels, labels), (other_pixels, other_labels), share = one, other, share[:, None]
     share_of_pixel, numbers = share[..., None, None], torch.arange(classes, device=share.device)
     pixels = (pixels * share_of_pixel + other_pixels * (1 - share_of_pixel)).round().to(torch.uint8)
     one_hot, other_one_hot = (each[:, None] == numbers for each in (labels, other_labels))
+    share = share if label_share is None else label_share[:, None]
     return pixels, one_hot * share + other_one_hot * (1 - share)
 
 
@@ -66,13 +72,14 @@ class RandomCrop:
 
     def __init__(self, setup: Setup) -> None:
         self.size, self.area, self.flip = setup.image_size, setup.crop_area, setup.flip
+        self.interpolation = setup.interpolation
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """uint8 [3, height, width] -> [size, size, 3]."""
         draw = random.Random(seed)
         place = self.place(*image.shape[1:], draw)
         mirrored = self.flip and draw.random() < 0.5
-        return resized_crop(image, *place, self.size, mirrored).permute(1, 2, 0)
+        return resized_crop(image, *place, self.size, mirrored, self.interpolation).permute(1, 2, 0)
 
     def place(self, height: int, width: int, draw: random.Random) -> tuple[int, int, int, int]:
         """Top, left, height and width of a rectangle whose sides are as 3 to 4 at most.

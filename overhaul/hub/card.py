@@ -7,7 +7,8 @@ from overhaul.hub import taught
 from overhaul.hub.config import preprocessing
 from overhaul.hub.entries import library_of
 from overhaul.hub.markdown import LICENCES, licence_line, name_of, net_named, positions
-from overhaul.recipe import Preprocessing, Published
+from overhaul.published import Published
+from overhaul.recipe import Preprocessing
 from overhaul.report.tables import plain
 from overhaul.run.folder import best_line
 from overhaul.setups import SETUPS

@@ -3,7 +3,7 @@
 import json
 import textwrap
 
-from overhaul.recipe import Published
+from overhaul.published import Published
 from overhaul.system.messages import millions, printable, text_table
 
 HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")

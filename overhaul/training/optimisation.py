@@ -1,4 +1,4 @@
-"""The optimiser, its schedule and the training step, with all that makes the networks fast in it."""
+"""The training step, with all that makes the networks fast in it."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +13,7 @@ from overhaul.nets import FUNCTION
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.system.processes import meet
+from overhaul.training.optimizer import make_optimizer
 from overhaul.training.teaching import COMPILE, Shift, Shown, TeacherForward, make_teaching
 
 
@@ -46,64 +47,6 @@ def make_ready(
     return *accelerator.prepare(model, make_optimizer(model, setup)), teacher_forward
 
 
-def make_optimizer(model: nn.Module, setup: Setup) -> torch.optim.SGD:
-    """SGD over student and connectors, weight decay on every parameter, with a momentum of zero."""
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=setup.lr,
-        momentum=setup.momentum,
-        weight_decay=setup.weight_decay,
-        nesterov=setup.nesterov,
-        fused=True,
-    )
-    optimizer.register_state_dict_post_hook(with_numbers)
-    zero_momentum(optimizer)
-    return optimizer
-
-
-def in_tensor(device: torch.device) -> bool:
-    """Whether a learning rate is a tensor there, in every run, as one in fp32 gives other bits than a number."""
-    return device.type == "cuda"
-
-
-def with_numbers(_, state: dict) -> dict:
-    """What an optimiser writes down, its learning rate as a number."""
-    for group in state["param_groups"]:
-        group["lr"] = float(group["lr"])
-    return state
-
-
-def zero_momentum(optimizer: torch.optim.Optimizer, restart: bool = False) -> None:
-    """Give every parameter a momentum of zero: one that has none, as in an old checkpoint, or all at a restart."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                # fused SGD would make it in its first step and, where GradScaler skips that, leave it uninitialised
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            elif restart:
-                state["momentum_buffer"].zero_()
-
-
-def begin_epoch(optimizer: torch.optim.Optimizer, setup: Setup, epoch: int, step: int = 0) -> float:
-    """Set and return the learning rate after `epoch` finished epochs.
-
-    Where it drops and the setup says so, momentum restarts from zero, unless the epoch goes on after some of its steps.
-    On a CUDA GPU the rate lies there in a tensor, which a captured step reads.
-    """
-    drops = setup.drops_before(epoch)
-    lr = setup.lr / 10**drops
-    for group in optimizer.param_groups:
-        device = group["params"][0].device
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = torch.tensor(lr, device=device) if in_tensor(device) else lr
-    restart = setup.restart_momentum and epoch > 0 and not step and drops > setup.drops_before(epoch - 1)
-    zero_momentum(optimizer, restart)
-    return lr
-
-
 def distill_weights(model: Distiller | Sum, setup: Setup, epoch: int, images: int) -> float | Tensor:
     """What the distillation losses weigh after `epoch` finished epochs: a number, or [methods] of a sum.
 
@@ -127,40 +70,42 @@ def training_step(
     weight: float | Tensor,
     accumulation_steps: int = 1,
     label_weight: float = 1.0,
+    label_smoothing: float = 0.0,
+    clip_grad: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step on normalised images; gives logits, cross-entropy and weighted distillation loss, without a graph.
 
     model, teacher_forward, optimizer: see make_ready; teacher_forward is None where the method needs no teacher.
     labels: [batch] class numbers or [batch, classes] probabilities. weight: of the distillation loss, [methods] of a
     sum, whose losses are a vector too. accumulation_steps: parts of equal size that the batch goes through one after
-    the other; their gradients add up to the mean over the batch.
+    the other; their gradients add up to the mean over the batch. clip_grad: the norm that the gradient has at most.
     """
+    how = weight, label_weight, label_smoothing
     if accumulation_steps == 1:
-        results = forward_and_backward(accelerator, model, teacher_forward, images, labels, weight, label_weight)
+        results = forward_and_backward(accelerator, model, teacher_forward, images, labels, *how)
     else:
-        how = weight, label_weight, accumulation_steps
-        results = in_parts(accelerator, model, teacher_forward, images, labels, *how)
-    update(accelerator, optimizer)
+        results = in_parts(accelerator, model, teacher_forward, images, labels, how, accumulation_steps)
+    update(accelerator, optimizer, clip_grad)
     return results
 
 
 def in_parts(
-    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, how: tuple, n: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """forward_and_backward of n parts of a batch, whose gradients the processes exchange with the last."""
     results = []
     for i, part in enumerate(zip(images.chunk(n), labels.chunk(n), strict=True)):
         with nullcontext() if i == n - 1 else accelerator.no_sync(model):
-            results.append(forward_and_backward(accelerator, model, teacher_forward, *part, weight, label_weight, n))
+            results.append(forward_and_backward(accelerator, model, teacher_forward, *part, *how, n))
     logits, *both = zip(*results, strict=True)
     return torch.cat(logits), *(sum(each / n for each in losses) for losses in both)
 
 
 def forward_and_backward(
-    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight: float, n: int = 1
+    accelerator, model, teacher_forward, images: Tensor, labels: Tensor, weight, label_weight, label_smoothing, n=1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and losses as in training_step; their gradients, over n, are added to those that are there."""
-    logits, cross_entropy, distill_loss = losses(model, teacher_forward, images, labels, weight)
+    logits, cross_entropy, distill_loss = losses(model, teacher_forward, images, labels, weight, label_smoothing)
     loss = total(cross_entropy, distill_loss, label_weight)
     loss = loss if n == 1 else loss / n
     loss = accelerator.scaler.scale(loss) if accelerator.scaler else loss
@@ -168,9 +113,14 @@ def forward_and_backward(
     return logits.detach(), cross_entropy.detach(), distill_loss.detach()
 
 
-def update(accelerator, optimizer) -> None:
+def update(accelerator, optimizer, clip_grad: float | None = None) -> None:
     """The optimiser's step, past Accelerate's, which looks on the disk for other optimisers each time."""
     optimizer = getattr(optimizer, "optimizer", optimizer)
+    if clip_grad:
+        if accelerator.scaler:
+            accelerator.scaler.unscale_(optimizer)
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_grad)
     if accelerator.scaler:
         accelerator.scaler.step(optimizer)
         accelerator.scaler.update()
@@ -201,8 +151,13 @@ def warm_up_ddp(accelerator, model, teacher_forward: TeacherForward | None, setu
 
 
 def losses(
-    model, teacher_forward: TeacherForward | None, images: Tensor, labels: Tensor, weight: float | Tensor
+    model,
+    teacher_forward: TeacherForward | None,
+    images: Tensor,
+    labels: Tensor,
+    weight: float | Tensor,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, cross-entropy and weighted distillation loss, with their graph; see training_step."""
     logits, distill_loss = model(images, teacher_forward(images) if teacher_forward else None, labels)
-    return logits, F.cross_entropy(logits, labels), weight * distill_loss
+    return logits, F.cross_entropy(logits, labels, label_smoothing=label_smoothing), weight * distill_loss

@@ -3,7 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from overhaul import distill
+from overhaul import distill, schedule
 from overhaul.methods import filled
 from overhaul.models import parameters
 from overhaul.recipe import Setup
@@ -39,10 +39,11 @@ def plan(of: Components) -> str:
     ]
     if of.teacher:
         lines += [*method_lines(of), *compared_lines(of)]
+    how = ", ".join(filter(None, [setup.optimizer * (setup.optimizer != "sgd"), schedule.told(setup)]))
     parts = f" in {of.run.gradient_accumulation_steps} parts" if of.run.gradient_accumulation_steps > 1 else ""
     lines.append(
         f"  steps      {setup.epochs} epochs x {steps:,} = {setup.epochs * steps:,}, each of {setup.batch_size} images"
-        f" ({world} x {setup.batch_size // world}{parts})"
+        f" ({world} x {setup.batch_size // world}{parts}){how and f'; {how}'}"
     )
     return "\n".join(lines)
 

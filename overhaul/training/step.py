@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from overhaul import schedule
 from overhaul.data.transfer import to_device
 from overhaul.training.build import Components
 from overhaul.training.graph import graphed
 from overhaul.training.metrics import Meter
-from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
+from overhaul.training.optimisation import distill_weights, training_step
+from overhaul.training.optimizer import begin_epoch, set_rate
 
 
 class Step:
@@ -19,21 +21,26 @@ class Step:
         self.parts, methods = of.run.gradient_accumulation_steps, len(of.setup.methods)
         self.weight = torch.zeros(methods if methods > 1 else (), device=self.device)
         self.take = graphed(self.body, of.run.compile)
+        self.moves, self.done, self.steps = schedule.moves(of.setup), 0, len(of.train_loader)
+        self.how = self.parts, of.setup.label_weight, of.setup.label_smoothing, of.setup.clip_grad
 
     def begin_epoch(self, epoch: int, step: int) -> float:
-        """See optimisation.begin_epoch."""
+        """See optimizer.begin_epoch."""
+        self.done = epoch * self.steps + step
         weight = distill_weights(self.of.method, self.of.setup, epoch, self.of.share // self.parts)
         self.weight.copy_(torch.as_tensor(weight))
-        return begin_epoch(self.of.optimizer, self.of.setup, epoch, step)
+        return begin_epoch(self.of.optimizer, self.of.setup, epoch, step, self.steps)
 
     def __call__(self, *batch: Tensor) -> None:
+        if self.moves:
+            set_rate(self.of.optimizer, schedule.rate(self.of.setup, self.done, self.steps))
+        self.done += 1
         self.take(*self.on_device(*batch))
 
     def body(self, *batch: Tensor) -> None:
         """The step of a batch on the device, which reads no value from there."""
         images, labels = self.normalized(*batch)
-        how = images, labels, self.weight, self.parts, self.of.setup.label_weight
-        logits, *losses = training_step(*self.networks, *how)
+        logits, *losses = training_step(*self.networks, images, labels, self.weight, *self.how)
         self.meter.add(logits, labels, *losses)
 
     def on_device(self, *batch: Tensor) -> list[Tensor]:

@@ -16,7 +16,8 @@ from overhaul.run.checkpointer import Checkpointer
 from overhaul.run.folder import RunFolder
 from overhaul.setups import settings
 from overhaul.training.build import Components, build
-from overhaul.training.optimisation import begin_epoch, distill_weights, training_step
+from overhaul.training.optimisation import distill_weights, training_step
+from overhaul.training.optimizer import begin_epoch
 from overhaul.training.trainer import Trainer
 
 LISTED = (TESTS / "unit" / "cli" / "flags.txt").read_text().splitlines()[0].removeprefix("train: ").split()
@@ -49,7 +50,8 @@ def distillation(of: Components) -> float:
     images, labels = next(iter(of.train_loader))
     networks = of.accelerator, of.model, of.teacher_forward, of.optimizer
     weight = distill_weights(of.method, of.setup, 0, of.share)
-    return training_step(*networks, of.normalize(images), labels, weight, 1, of.setup.label_weight)[2].item()
+    how = of.setup.label_weight, of.setup.label_smoothing, of.setup.clip_grad
+    return training_step(*networks, of.normalize(images), labels, weight, 1, *how)[2].item()
 
 
 def step(of: Components) -> float:
@@ -79,6 +81,14 @@ BUILT = {  # what a flag is given, and where it shows
     "--epochs": ([9], lambda of: Trainer(**vars(of), folder=None, show=False).state.epochs),
     "--lr": ([0.01], lambda of: begin_epoch(of.optimizer, of.setup, 0)),
     "--lr_drops": (["[0.1]"], lambda of: begin_epoch(of.optimizer, of.setup, 1)),
+    "--lr_schedule": (["linear"], lambda of: begin_epoch(of.optimizer, of.setup, 1)),
+    "--lr_min": ([0.01, "--lr_schedule", "cosine"], lambda of: begin_epoch(of.optimizer, of.setup, 3)),
+    "--warmup_epochs": ([2], lambda of: begin_epoch(of.optimizer, of.setup, 0)),
+    "--optimizer": (["adamw"], lambda of: type(of.optimizer.optimizer)),
+    "--no_decay_norms": ([True], lambda of: len(of.optimizer.param_groups)),
+    "--head_lr_scale": ([2], lambda of: len(of.optimizer.param_groups)),
+    "--clip_grad": ([0.01], step),
+    "--label_smoothing": ([0.1], step),
     "--restart_momentum": ([False], momentum_after_a_drop),
     "--momentum": ([0.5], of_optimizer("momentum")),
     "--nesterov": ([False], of_optimizer("nesterov")),
@@ -87,6 +97,10 @@ BUILT = {  # what a flag is given, and where it shows
     "--distill_weight": ([1], distillation),
     "--ramp_epochs": ([3], distillation),
     "--mixup": ([1], first_images),
+    "--cutmix": ([1], first_images),
+    "--auto_augment": (["trivial"], first_images),
+    "--random_erasing": ([1], first_images),
+    "--interpolation": (["bicubic", "--crop_area", "[0.1, 1]"], first_images),
     "--image_size": ([20], first_images),
     "--test_resize": ([24], shown_images),
     "--pad": ([0], first_images),
@@ -244,7 +258,8 @@ def test_every_setting_is_tried():
 
 def beside(more: list, flag: str) -> list:
     """What stands beside the flag that is tried, where it needs company that would show by itself."""
-    return more[2:] if flag in ("--teacher.key", "--student.key", "--workers", "--max_pixels") else []
+    alone = ("--teacher.key", "--student.key", "--workers", "--max_pixels", "--lr_min", "--interpolation")
+    return more[2:] if flag in alone else []
 
 
 @pytest.mark.parametrize("flag", REFUSED)

@@ -15,7 +15,8 @@ from overhaul.options import Run
 from overhaul.recipe import Net
 from overhaul.setups import SETUPS
 from overhaul.system.messages import UserError
-from overhaul.training import graph, optimisation
+from overhaul.training import graph
+from overhaul.training import optimizer as optimizers
 from overhaul.training.trainer import train
 
 
@@ -31,7 +32,7 @@ def replays(monkeypatch) -> list[int]:
     monkeypatch.setattr(graph, "check", lambda *_: None)
     monkeypatch.setattr(graph, "aside", lambda step: step())
     monkeypatch.setattr(graph, "capture", capture)
-    monkeypatch.setattr(optimisation, "in_tensor", lambda device: True)
+    monkeypatch.setattr(optimizers, "in_tensor", lambda device, group: True)
     return done
 
 
@@ -121,11 +122,11 @@ def test_a_step_that_cannot_be_captured_is_told_of_with_its_own_error(monkeypatc
 
 def test_a_learning_rate_in_a_tensor_is_written_down_as_a_number():
     setup, model = SETUPS["cifar_a"], torch.nn.Linear(2, 2)
-    optimizer = optimisation.make_optimizer(model, setup)
+    optimizer = optimizers.make_optimizer(model, setup)
     optimizer.param_groups[0]["lr"] = rate = torch.tensor(0.5)
-    assert optimisation.begin_epoch(optimizer, setup, 100) == 0.01
+    assert optimizers.begin_epoch(optimizer, setup, 100) == 0.01
     assert optimizer.param_groups[0]["lr"] is rate and rate == torch.tensor(0.01)
     written = optimizer.state_dict()["param_groups"][0]["lr"]
     assert type(written) is float and written == pytest.approx(0.01)
     optimizer.load_state_dict(optimizer.state_dict())
-    assert optimisation.begin_epoch(optimizer, setup, 150) == optimizer.param_groups[0]["lr"] == 0.001
+    assert optimizers.begin_epoch(optimizer, setup, 150) == optimizer.param_groups[0]["lr"] == 0.001

@@ -23,7 +23,8 @@ from overhaul.options import Run
 from overhaul.run.folder import RunFolder
 from overhaul.setups import SETUPS
 from overhaul.training.build import build
-from overhaul.training.optimisation import make_optimizer, training_step
+from overhaul.training.optimisation import training_step
+from overhaul.training.optimizer import make_optimizer
 from overhaul.training.progress import Progress
 from overhaul.training.trainer import Trainer
 

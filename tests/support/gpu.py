@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import PartialState
 
+from overhaul import schedule
 from overhaul.options import Run
 from overhaul.recipe import Setup
 from overhaul.run import checkpoints
@@ -35,7 +36,7 @@ BOTH = pytest.mark.parametrize("device", on("cuda", ()) + on("cpu", ()))
 def few_steps(digits_teacher: Path, few_digits: str, **changes) -> tuple[Setup, Run]:
     """Four epochs of six steps; before the last two the learning rate drops, and momentum restarts."""
     setup = quick(digits_teacher, batch_size=16, epochs=4)
-    assert setup.restart_momentum and [setup.drops_before(epoch) for epoch in range(4)] == [0, 0, 1, 2]
+    assert setup.restart_momentum and [schedule.drops_before(setup, epoch) for epoch in range(4)] == [0, 0, 1, 2]
     return setup, Run(data_path=few_digits, **changes)
 
 

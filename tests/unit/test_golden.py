@@ -11,7 +11,8 @@ from torch import nn
 from overhaul import distill
 from overhaul.options import Run
 from overhaul.system import accelerator as engine
-from overhaul.training.optimisation import make_optimizer, training_step
+from overhaul.training.optimisation import training_step
+from overhaul.training.optimizer import make_optimizer
 from overhaul.training.teaching import make_teacher_forward
 
 BIG = ("cifar_f", "imagenet_b")

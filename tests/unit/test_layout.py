@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # each may import what stands above it
     {"system"},
     {"catalogue", "discovery"},
-    {"nets", "methods"},
+    {"nets", "methods", "published"},
+    {"schedule"},
     {"options", "recipe"},
     {"usual"},
     {"setups"},

@@ -275,7 +275,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(SETUPS, "imagenet_a", broken)
     with pytest.raises(ValueError, match="not enough values to unpack") as raised:
         main(["setups"])
-    assert raised.traceback[-1].path.name == "recipe.py" and not isinstance(raised.value, UserError)
+    assert raised.traceback[-1].path.name == "published.py" and not isinstance(raised.value, UserError)
 
 
 @pytest.mark.parametrize(

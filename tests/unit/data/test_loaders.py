@@ -128,7 +128,7 @@ def test_mixup_mixes_images_and_labels_by_the_same_share(images):
         torch.testing.assert_close(labels.sum(1), torch.ones(8))
         expected = labels @ (5 * torch.arange(50.0))
         assert (pixels.float().mean((1, 2, 3)) - expected).abs().max() <= 0.51
-    assert 0.4 < loader.share.mean() < 0.6
+    assert 0.4 < loader.mixing.share.mean() < 0.6
 
 
 def test_a_batch_larger_than_the_set_is_refused(images):

@@ -47,7 +47,7 @@ def test_every_way_of_rounding_a_mixture_is_the_same():
     """Shares of a half put pixels between two numbers."""
     plain, resident = both(replace(SETUP, mixup=1.0))
     for loader in (plain, resident):
-        loader.share[:] = np.where(np.arange(50) % 2, 0.5, 1 / 3).astype(np.float32)
+        loader.mixing.share[:] = np.where(np.arange(50) % 2, 0.5, 1 / 3).astype(np.float32)
     for expected, drawn in zip(plain, resident, strict=True):
         assert torch.equal(expected[0], resident.resident.make(*drawn)[0])
 

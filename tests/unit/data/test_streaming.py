@@ -291,9 +291,11 @@ def test_a_set_of_broken_images_ends(tmp_path):
         list(train)
 
 
-@pytest.mark.parametrize("changes", [{"mixup": 1.0}, {"crop_area": None}])
+@pytest.mark.parametrize("changes", [{"mixup": 1.0}, {"cutmix": 1.0}, {"crop_area": None}])
 def test_mixup_and_crops_of_a_border_are_refused(sets, changes):
-    with pytest.raises(ValueError, match=r"--streaming makes random resized crops \(--crop_area\), and no mixup"):
+    with pytest.raises(
+        ValueError, match=r"--streaming makes random resized crops \(--crop_area\), and neither mixup nor cutmix"
+    ):
         open_loaders(sets["4 parquet files"], setup=replace(SETUP, **changes))
 
 

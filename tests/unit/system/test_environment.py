@@ -15,7 +15,8 @@ from overhaul.setups import SETUPS
 from overhaul.system.accelerator import start
 from overhaul.system.environment import PRECISIONS, REFUSED
 from overhaul.system.messages import UserError
-from overhaul.training.optimisation import make_optimizer, training_step
+from overhaul.training.optimisation import training_step
+from overhaul.training.optimizer import make_optimizer
 
 ELSEWHERE = ("commands", "test_utils", "launchers.py", "utils/launch.py")  # what a process that trains does not run
 PASSED = {  # to Accelerator, whatever these say

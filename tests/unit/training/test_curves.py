@@ -3,7 +3,8 @@
 import shutil
 
 from overhaul.report import plots
-from overhaul.run.folder import RunFolder, remove_run
+from overhaul.run import replaced
+from overhaul.run.folder import OURS, RunFolder
 from overhaul.training.curves import leave_curves
 
 
@@ -20,5 +21,5 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning_and_goes_with_the_run_that_
         patch.setattr(plots, "draw", lambda *_: 1 / 0)
         leave_curves(RunFolder(run))
     assert "curves.png could not be drawn (division by zero); the run is whole without it" in capsys.readouterr().err
-    remove_run(run)
-    assert {path.name for path in run.iterdir()} <= {".lock"}
+    replaced.set_aside(run, OURS)
+    assert {path.name for path in run.iterdir()} - {".lock"} == {replaced.ASIDE}

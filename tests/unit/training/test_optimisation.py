@@ -14,7 +14,9 @@ from overhaul.options import Run
 from overhaul.setups import SETUPS
 from overhaul.system.accelerator import start
 from overhaul.training import optimisation
-from overhaul.training.optimisation import begin_epoch, make_optimizer, make_ready, training_step
+from overhaul.training import optimizer as rates
+from overhaul.training.optimisation import make_ready, training_step
+from overhaul.training.optimizer import begin_epoch, make_optimizer
 
 
 def schedule(name: str, **changes) -> list[float]:
@@ -140,7 +142,7 @@ def distilled(overflows: set[int], steps=range(6), scaled: bool = True) -> list[
     model, optimizer, teacher_forward = make_ready(method, teacher, setup, Run(), accelerator)
     for step in steps:
         if step in (0, 3):
-            optimisation.begin_epoch(optimizer, setup, step // 3)
+            rates.begin_epoch(optimizer, setup, step // 3)
         images = batches[step].to(memory_format=torch.channels_last)
         labels = F.one_hot(torch.arange(8), 10) * (2.0**120 if step in overflows else 1.0)
         training_step(accelerator, model, teacher_forward, optimizer, images, labels, setup.distill_weight)
@@ -156,7 +158,7 @@ def test_momentum_of_zero_changes_no_bit(monkeypatch):
     """Against what PyTorch's fused SGD does in its first step, at the start and after a restart."""
     ours = distilled(set(), scaled=False)
     monkeypatch.setattr(optimisation, "make_optimizer", pytorch_sgd(fused=True))
-    monkeypatch.setattr(optimisation, "begin_epoch", cleared)
+    monkeypatch.setattr(rates, "begin_epoch", cleared)
     assert same_bits(ours, distilled(set(), scaled=False))
 
 
@@ -165,7 +167,7 @@ def test_an_overflow_leaves_weights_and_momentum_alone(monkeypatch, overflows):
     """In the first step, after a restart of momentum or anywhere: as unfused SGD, whose momentum begins later."""
     ours = distilled(overflows)
     monkeypatch.setattr(optimisation, "make_optimizer", pytorch_sgd(fused=False))
-    monkeypatch.setattr(optimisation, "begin_epoch", cleared)
+    monkeypatch.setattr(rates, "begin_epoch", cleared)
     torch.testing.assert_close(ours, distilled(overflows), rtol=1e-5, atol=1e-7)
 
 

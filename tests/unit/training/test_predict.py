@@ -138,7 +138,7 @@ def test_every_small_network_predicts(tmp_path, image):
         ("/dev/zero", (), "/dev/zero is no regular file"),
         ("sparse.png", (), "are the most"),
         ("image.png", ("--max_pixels", 2049), "it has 41 x 50 pixels, and --max_pixels allows 2049"),
-        ("~nobody_there/a.png", (), "nobody has such a home"),
+        ("~nobody_there/a.png", (), "the home of no user"),
         ("eps.png", (), "it is no JPEG, PNG, WebP, BMP, GIF or TIFF image"),
     ],
 )
