@@ -12,6 +12,7 @@ from overhaul.data.bounds import check_regular
 from overhaul.data.columns import split_of
 from overhaul.system.messages import UserError
 
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # by which datasets labels images
 MOST_OTHERS = 1_000_000  # files and folders below a split's, beside its images
 MOST_UNPACKED = 2**30, 200  # bytes of an archive's files, and how many times its own
 
@@ -117,6 +118,7 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
             found.add(f"zip://{name}::{archive}", folders, hash((about.st_dev, about.st_ino, name)))
     if not tops:
         yield archive
+    yield from (member.filename for member in members if Path(member.filename).name in METADATA)
 
 
 def leads_out(path: str) -> bool:
