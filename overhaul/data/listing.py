@@ -68,11 +68,12 @@ def walk(folder: str, below: tuple[str, ...], found: Found, above: tuple[tuple[i
     if here in above:
         raise UserError(f"{folder} leads back to a folder that it lies in")
     for entry in visible(folder):
-        if not is_image(entry.name):
+        shows = is_image(entry.name)
+        if not shows:
             found.passed(entry.path)
         if entry.is_dir():
             yield from walk(entry.path, (*below, entry.name), found, (*above, here))
-        elif is_image(entry.name):
+        elif shows:
             found.add(entry.path, below, identity(entry, about.st_dev))
         elif entry.name.lower().endswith(".zip"):
             yield from read_archive(entry.path, below, found)

@@ -97,6 +97,7 @@ def test_paths_may_count_from_the_file_that_says_them(tmp_path):
         assert [bytes(content) for content, _ in images.read(np.arange(3))] == [file.read_bytes() for file in own]
     for stream in open_streams(replace(STREAMED, data=str(inside)), Run(stream_images=3), 3, 0, 1):
         assert sorted(label for _, label in stream.decode(0)) == [0, 1, 2]
+    inside = inside.rename(tmp_path / "another")
     write_rows(inside / "test", "csv", test=["images/0.png", "images/1.png", "images/0.png"])
     with pytest.raises(ValueError, match=r"test/images/0\.png is there twice, and an image may be there only once$"):
         load(inside)
