@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from overhaul.data.images import Broken
 from overhaul.recipe import Setup
@@ -15,6 +14,8 @@ class Change:
     """RandAugment or TrivialAugment, then erasing, by torchvision's transforms; what is drawn depends on the seed."""
 
     def __init__(self, setup: Setup) -> None:
+        from torchvision.transforms import v2
+
         mean = [round(255 * each) for each in setup.mean]
         auto = {"rand": v2.RandAugment, "trivial": v2.TrivialAugmentWide, None: None}[setup.auto_augment]
         erase = [v2.RandomErasing(setup.random_erasing, value=mean)] if setup.random_erasing else []

@@ -20,10 +20,11 @@ class Bounds:
 
     folders: the set's own, absolute. walked: whether the paths were found by walking through them, so that links are
     the user's and are followed; else a data file says them, and they must lead into one of the folders. Without folders
-    an image lies in no file.
+    an image lies in no file. starts: where relative paths count from, absolute; the first where there is a file is it.
     """
 
     folders: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
     walked: bool = False
     max_pixels: int = MAX_PIXELS
 
@@ -39,24 +40,31 @@ class Bounds:
                 raise
             raise UserError("it is missing or empty") from None
 
-    def holds(self, path: str) -> bool:
-        """Whether there is something in such a file."""
+    def identify(self, path: str) -> str | None:
+        """One name of a file, or of a part of an archive, whatever path leads there; None where nothing is."""
+        part, colons, file = path.rpartition("::")
         try:
-            return len(self.read(path)) > 0
-        except UserError:
-            return False
+            file = self.locate(file)
+            return f"{part}{colons}{file}" if os.path.getsize(file) else None
+        except (OSError, ValueError):
+            return None
 
     def locate(self, path: str) -> str:
-        """The file that a path means, from the set's folder or the current one; UserError for one elsewhere."""
+        """The file that a path means; UserError for one elsewhere."""
         if not path:
             raise UserError("it is missing or empty")
         follow = os.path.abspath if self.walked else os.path.realpath
-        files = [os.path.join(start, path) for start in (*self.folders[:1], os.getcwd())]
-        allowed = [file for file in files if any(is_below(follow(file), follow(folder)) for folder in self.folders)]
+        own, allowed = [follow(folder) for folder in self.folders], None
+        for start in (*self.folders[:1], *self.starts, os.getcwd()):
+            file = os.path.join(start, path)
+            if any(is_below(follow(file), folder) for folder in own):
+                allowed = allowed or file
+                if os.path.exists(file):
+                    return file
         if not allowed or "://" in path:
-            where = f"files in {printable(self.folders[0])}, links followed" if self.folders else "none"
-            raise UserError(f"its path leads out of the set; of other files than its own a set may name {where}")
-        return next((file for file in allowed if os.path.exists(file)), allowed[0])
+            where = f"files in {printable(self.folders[0])} alone, links followed" if self.folders else "no files"
+            raise UserError(f"its path leads out of the set, which may name {where}")
+        return allowed
 
 
 IN_NO_FILE = Bounds()

@@ -36,6 +36,7 @@ READERS = {  # PIL's, by a file's first bytes; through Image.open it would start
     b"GIF8[79]a": GifImageFile,
     b"II[*+]\0|MM\0[*+]": TiffImageFile,
 }
+WEBP = re.compile(rb"RIFF.{4}WEBP(VP8.)....(.{10})", re.DOTALL)
 MOST_SEGMENTS = 10_000  # of a JPEG
 SLIMMEST = 500  # times as long as wide; resizing its short side would make it larger than any other
 
@@ -106,6 +107,16 @@ def jpeg_size(jpeg: bytes | memoryview) -> tuple[int, int]:
     return 0, 0
 
 
+def webp_size(kind: bytes, header: bytes) -> tuple[int, int]:
+    """Width and height that the first chunk of a WebP file says, for which PIL would take the memory of the pixels."""
+    if kind == b"VP8X":
+        return tuple(1 + int.from_bytes(header[at : at + 3], "little") for at in (4, 7))
+    if kind == b"VP8L":
+        sides = int.from_bytes(header[1:5], "little")
+        return 1 + sides % 2**14, 1 + (sides >> 14) % 2**14
+    return tuple(int.from_bytes(header[at : at + 2], "little") % 2**14 for at in (6, 8))
+
+
 def segments(jpeg: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of a JPEG's segments, each a marker and its length, up to its scan or what is none."""
     marker, start = None, 2
@@ -117,6 +128,8 @@ def segments(jpeg: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
 
 def decode_with_pil(encoded: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Tensor:
     """See decode: any of the formats, JPEGs too."""
+    if webp := WEBP.match(encoded):
+        check_size(*webp_size(*webp.groups()), max_pixels)
     with open_with_pil(encoded) as image:
         check_size(*image.size, max_pixels)
         if image.format == "TIFF":  # whose tiles may be larger than itself

@@ -11,11 +11,10 @@ import numpy as np
 
 from overhaul.data.bounds import check_regular
 from overhaul.data.columns import SPLITS, Unlabelled, split_of
-from overhaul.data.listing import Found, collect, holds_images, visible
+from overhaul.data.listing import METADATA, Found, collect, holds_images, visible
 from overhaul.system.messages import UserError, some, warn_once
 
 TABLES = (".parquet", ".arrow", ".tar", ".zip", ".jsonl", ".json", ".csv", ".tsv")  # the first kind found is taken
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
 DEEPEST = 4  # folders that each hold nothing but the next
 
@@ -34,6 +33,11 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, list[str]]]:
         if found.paths and any(Path(other).name in METADATA for other in others):
             files[split] = [f"{glob.escape(str(path))}/**" if path.is_dir() else str(path) for path in paths]
         elif found.paths:
+            if (tables := of_one_kind(others)) and len({*found.labels} - {None}) == 1:
+                raise UserError(
+                    f"{found.place} has the one class folder {found.labels[0]}/ beside {Path(tables[0]).name}: a table "
+                    f"of images is called metadata.csv and names each as file_name; if it is none, take it away"
+                )
             images[split] = found
         elif tables := of_one_kind(others):
             for table in tables:

@@ -1,6 +1,7 @@
 """A split of an image set: held in memory as pixels, or left encoded where it lies."""
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -158,14 +159,20 @@ class EncodedImages(Labelled):
 def check_paths(splits: Sequence[EncodedImages]) -> None:
     """UserError where a file is in two splits or twice in one, as far as the images are files."""
     paths = [
-        chunk.field("path").filter(chunk.field("bytes").is_null())
+        (images.bounds, chunk.field("path").filter(chunk.field("bytes").is_null()))
         for images in splits
         for chunk in images.table[:].column(0).chunks
     ]
-    counts = pyarrow.chunked_array(paths, pyarrow.string()).drop_null().value_counts()
-    twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
-    if twice and splits[0].bounds.holds(twice[0]):
-        others = f"; so are {len(twice) - 1:,} others" if len(twice) > 1 else ""
+    counts = pyarrow.chunked_array([chunk for _, chunk in paths], pyarrow.string()).drop_null().value_counts()
+    often = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1)).field("values")
+    files = Counter(
+        bounds.identify(path)  # as a relative one may lead elsewhere in another split
+        for bounds, chunk in paths
+        for path in chunk.filter(pyarrow.compute.is_in(chunk, often)).to_pylist()
+    )
+    twice = [file for file, n in files.items() if file and n > 1]
+    if twice:
+        others = {1: "", 2: "; so is another"}.get(len(twice), f"; so are {len(twice) - 1:,} others")
         raise UserError(f"{twice[0]} is there twice, and an image may be there only once{others}")
 
 

@@ -12,6 +12,7 @@ from overhaul.data.bounds import check_regular
 from overhaul.data.columns import split_of
 from overhaul.system.messages import UserError
 
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # by which datasets labels images
 MOST_OTHERS = 1_000_000  # files and folders below a split's, beside its images
 MOST_UNPACKED = 2**30, 200  # bytes of an archive's files, and how many times its own
 
@@ -67,11 +68,12 @@ def walk(folder: str, below: tuple[str, ...], found: Found, above: tuple[tuple[i
     if here in above:
         raise UserError(f"{folder} leads back to a folder that it lies in")
     for entry in visible(folder):
-        if not is_image(entry.name):
+        shows = is_image(entry.name)
+        if not shows:
             found.passed(entry.path)
         if entry.is_dir():
             yield from walk(entry.path, (*below, entry.name), found, (*above, here))
-        elif is_image(entry.name):
+        elif shows:
             found.add(entry.path, below, identity(entry, about.st_dev))
         elif entry.name.lower().endswith(".zip"):
             yield from read_archive(entry.path, below, found)
@@ -117,6 +119,7 @@ def read_archive(archive: str, below: tuple[str, ...], found: Found) -> Iterator
             found.add(f"zip://{name}::{archive}", folders, hash((about.st_dev, about.st_ino, name)))
     if not tops:
         yield archive
+    yield from (member.filename for member in members if Path(member.filename).name in METADATA)
 
 
 def leads_out(path: str) -> bool:

@@ -18,7 +18,7 @@ from overhaul.data.resident import Resident, fits
 from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
 from overhaul.data.transfer import to_device
 from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch, mixed
-from overhaul.data.workers import count_workers, load_batches
+from overhaul.data.workers import check_workers, count_workers, load_batches
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Setup
 from overhaul.system.processes import main_first
@@ -82,6 +82,7 @@ class TrainLoader:
         augment = self.batches.augment
         held = not setup.cutmix and fits(images, augment, device)
         self.resident = Resident(images, augment, device) if held else None
+        check_workers(0 if held else workers, 3 * (setup.batch_size // world) * setup.image_size**2)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -149,6 +150,7 @@ class EvalLoader:
         self.is_part = False
         index = np.arange(rank, len(images), world)
         self.rows = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
+        check_workers(workers, 3 * min(batch_size, len(index)) * images.size**2)
 
     @property
     def expected(self) -> int | None:

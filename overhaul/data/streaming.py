@@ -18,7 +18,7 @@ from overhaul.data.decoding import Unscaled, centre, decode
 from overhaul.data.images import Broken, check_variation, checked
 from overhaul.data.sources import image_column, read_tables
 from overhaul.data.transforms import RandomCrop, check_batch
-from overhaul.data.workers import work_pinned
+from overhaul.data.workers import check_workers, work_pinned
 from overhaul.options import Run
 from overhaul.recipe import Preprocessing, Setup
 from overhaul.system.messages import UserError
@@ -130,6 +130,7 @@ class TrainStream:
             raise UserError("--streaming makes random resized crops (--crop_area), and neither mixup nor cutmix")
         self.images, self.setup, self.skip_broken, self.pin = images, setup, run.skip_broken, pin
         self.seed, self.share, self.workers = [run.seed, rank], setup.batch_size // world, min(workers, images.shards)
+        check_workers(self.workers, 3 * self.share * setup.image_size**2)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -189,6 +190,7 @@ class EvalStream:
     def __init__(self, images: Stream, setup: Setup, run: Run, workers: int, batch_size: int = 250, pin=False) -> None:
         self.images, self.setup, self.batch_size, self.pin = images, setup, batch_size, pin
         self.workers, self.skip_broken, self.most = min(workers, images.shards), run.skip_broken, None
+        check_workers(self.workers, 3 * batch_size * setup.image_size**2)
 
     @property
     def expected(self) -> int | None:

@@ -119,11 +119,15 @@ def build(builder, streaming: bool, folder: str | None) -> Tables:
     """What a builder of datasets makes of a folder, or of a repository of the Hub."""
     files = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
     check_files(files, folder)
-    bounds = bounds_of(builder, folder)
+    bounds = {split: bounds_of(builder, folder, each) for split, each in files.items()}
     if not streaming:
         builder.download_and_prepare()
-        tables = dict(builder.as_dataset())
-        return Tables(tables, {}, {}, dict.fromkeys(tables, bounds))
+        return Tables(dict(builder.as_dataset()), {}, {}, bounds)
+    if folder is None and of_folders(builder):
+        raise UserError(
+            f"{builder.repo_id} has its images in single files or zip archives, of which the Hub gives no stream: "
+            f"leave --streaming out, or take a copy that `overhaul prepare` has made"
+        )
     streams = dict(builder.as_streaming_dataset())
     for name, stream in streams.items():
         if stream.features is None and next(iter(stream), None) is not None:  # what cannot be read says so here
@@ -134,13 +138,20 @@ def build(builder, streaming: bool, folder: str | None) -> Tables:
     for name in streams.keys() & files.keys() - counts.keys():
         if all(file.endswith(".parquet") and os.path.isfile(file) for file in files[name]):
             counts[name] = sum(map(count_rows, files[name]))
-    return Tables(streams, counts, {}, dict.fromkeys(streams, bounds))
+    return Tables(streams, counts, {}, bounds)
 
 
-def bounds_of(builder, folder: str | None) -> Bounds:
-    """Where the images of a builder's set lie: in the folder, or in what was fetched from the Hub or unpacked.
+def of_folders(builder) -> bool:
+    """Whether a builder walks through folders of images itself."""
+    import datasets
 
-    A builder of folders of images has walked through them itself.
+    return isinstance(builder, datasets.packaged_modules.folder_based_builder.folder_based_builder.FolderBasedBuilder)
+
+
+def bounds_of(builder, folder: str | None, files: list[str]) -> Bounds:
+    """Where the images of a builder's split lie: in the folder, or in what was fetched from the Hub or unpacked.
+
+    files: the split's data files. A relative path may count from them.
     """
     import datasets
     from huggingface_hub import constants
@@ -151,8 +162,9 @@ def bounds_of(builder, folder: str | None) -> Bounds:
         repo = repo_folder_name(repo_id=builder.repo_id, repo_type="dataset")
         own = [os.path.join(constants.HF_HUB_CACHE, repo)]
     folders = (*own, datasets.config.EXTRACTED_DATASETS_PATH)
-    walked = isinstance(builder, datasets.packaged_modules.folder_based_builder.folder_based_builder.FolderBasedBuilder)
-    return Bounds(tuple(os.path.abspath(each) for each in folders), walked)
+    walked = of_folders(builder)
+    starts = () if walked or folder is None else sorted({os.path.dirname(os.path.abspath(file)) for file in files})
+    return Bounds(tuple(os.path.abspath(each) for each in folders), tuple(starts), walked)
 
 
 def as_streams(tables: dict, streaming: bool, bounds: Bounds) -> Tables:

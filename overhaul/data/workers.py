@@ -58,6 +58,12 @@ def load_batches(
         yield pixels.pin_memory() if pin else pixels.clone(), pinned(labels, pin), broken
 
 
+def check_workers(workers: int, nbytes: int) -> None:
+    """check_shared for batches of so many bytes in all processes of this machine, before any takes its part."""
+    if workers:
+        check_shared(launched("LOCAL_WORLD_SIZE", 1) * (2 * workers + 1) * nbytes)
+
+
 def check_shared(needed: int) -> None:
     """UserError where there are not so many bytes of shared memory left, of which a container may have 64 MiB."""
     if not os.path.isdir(SHARED):  # not on macOS

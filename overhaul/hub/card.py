@@ -108,7 +108,8 @@ def data_of(record: dict) -> str:
 
 def images(show: Preprocessing) -> dict:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (show.mean, show.std))
-    return {"size": show.size, "resize": show.resize, "mean": f"({mean})", "std": f"({std})"}
+    sizes = {"size": show.size, "resize": show.resize, "interpolation": show.interpolation}
+    return {**sizes, "mean": f"({mean})", "std": f"({std})"}
 
 
 def results(record: dict, metrics: list[dict], epochs: int) -> list[dict]:

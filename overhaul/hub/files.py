@@ -88,13 +88,24 @@ def described(contents: object) -> str:
 
 def kind(value: object) -> str:
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return f"{'a' if is_weight('', value) else 'no plain'} tensor {list(value.shape)}"
+        return f"{'a' if is_weight('', value) else unlike(value)} tensor {list(value.shape)}"
     if isinstance(value, Mapping):
         weights = [name for name, each in value.items() if is_weight(name, each)]
         heads = list(dict.fromkeys(printable(name.split(".")[0])[:60] for name in weights))
         more = ", ..." if len(heads) > NAMED else ""
         return f"{len(weights)} tensors: {', '.join(heads[:NAMED])}{more}" if weights else f"{len(value)} entries"
     return f"a list of {len(value)}" if isinstance(value, (list, tuple)) else type(value).__name__
+
+
+def unlike(value: Tensor | np.ndarray) -> str:
+    """What a tensor is that is_weight refuses."""
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype}"
+    if value.layout != torch.strided:
+        return "a sparse"
+    if value.is_quantized or value.device.type != "cpu":
+        return "a quantised" if value.is_quantized else "an empty"
+    return "a stretched"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

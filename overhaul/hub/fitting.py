@@ -68,20 +68,16 @@ class Expected:
         missing = [name for name in shapes if name not in state and not name.endswith(COUNTERS)]
         unexpected = [name for name in state if name not in shapes]
         both = [name for name in shapes if name in state]
-        misshapen = [
-            f"{name} {list(state[name].shape)} instead of {shapes[name]}"
-            for name in both
-            if list(state[name].shape) != shapes[name]
-        ]
-        fits = [name for name in both if list(state[name].shape) == shapes[name]]
-        real = [name for name in fits if self.tensors[name].is_floating_point()]
-        strange = [f"{name} {str(state[name].dtype)[6:]}" for name in real if state[name].dtype not in READ]
-        odd = [name for name in real if state[name].dtype in READ and not state[name].isfinite().all()]
+        real = [name for name in both if self.tensors[name].is_floating_point()]
+        strange = {name: str(state[name].dtype)[6:] for name in real if state[name].dtype not in READ}
+        wrong = [name for name in both if list(state[name].shape) != shapes[name] and name not in strange]
+        misshapen = [f"{name} {list(state[name].shape)} instead of {shapes[name]}" for name in wrong]
+        odd = [name for name in real if name not in (*strange, *wrong) and not state[name].isfinite().all()]
         kinds = (
+            ("not of fp16, bf16, fp32 or fp64", [" ".join(each) for each in strange.items()]),
             ("missing", missing),
             ("unexpected", unexpected),
             ("misshapen", misshapen),
-            ("not of fp16, bf16, fp32 or fp64", strange),
             ("not finite numbers", odd),
         )
         return [f"{len(names)} {kind} ({some(names, 3)})" for kind, names in kinds if names]

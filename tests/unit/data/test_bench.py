@@ -105,7 +105,7 @@ def test_a_wrong_path_is_told_before_anything_is_timed_and_threads_are_given_bac
         (["data", "--imagenet", "/nowhere"], ["/nowhere: there is no such folder"]),
         (["data", "--seconds", "0"], ["--seconds must be above 0"]),
         (["data", "--seconds", "-3"], ["--seconds must be above 0"]),
-        (["data", "--seconds", "nan"], ["--seconds must be above 0, not nan"]),
+        (["data", "--seconds", "nan"], ["--seconds takes a number, not 'nan'"]),
         (["data", "--seconds", "long"], ["--seconds", "long"]),
         (["date"], ["date"]),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 from support.images import NAMES, SMALL, some_images, some_split
 
 from overhaul.data import bounds, listing, sources
@@ -84,6 +85,24 @@ def test_a_table_may_name_files_in_its_folder(tmp_path, form, relative):
         assert sorted(label for _, label in stream.decode(0)) == [0, 0, 1, 1, 2, 2]
 
 
+def test_paths_may_count_from_the_file_that_says_them(tmp_path):
+    """One of them may then mean another file in each split."""
+    inside, card = tmp_path / "set", {"configs": [{"config_name": "default", "data_files": []}]}
+    files = {split: save_images(inside / split / "images", 3) for split in ("train", "test")}
+    for split in files:
+        write_rows(inside / split, "csv", **{split: [f"images/{i}.png" for i in range(3)]})
+        card["configs"][0]["data_files"].append({"split": split, "path": f"{split}/{split}.csv"})
+    (inside / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    for images, own in zip(load(inside), files.values(), strict=True):
+        assert [bytes(content) for content, _ in images.read(np.arange(3))] == [file.read_bytes() for file in own]
+    for stream in open_streams(replace(STREAMED, data=str(inside)), Run(stream_images=3), 3, 0, 1):
+        assert sorted(label for _, label in stream.decode(0)) == [0, 1, 2]
+    inside = inside.rename(tmp_path / "another")
+    write_rows(inside / "test", "csv", test=["images/0.png", "images/1.png", "images/0.png"])
+    with pytest.raises(ValueError, match=r"test/images/0\.png is there twice, and an image may be there only once$"):
+        load(inside)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_no_table_may_name_a_file_elsewhere(tmp_path, form):
     """Neither in training, be it streamed, nor in a test; and --skip_broken copies none into a prepared set."""
@@ -147,7 +166,7 @@ def test_a_pipe_in_a_table_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for walked in (True, False):
         with pytest.raises(ValueError, match="is no regular file"):
-            Bounds((str(tmp_path),), walked).read("pipe.png")
+            Bounds((str(tmp_path),), walked=walked).read("pipe.png")
 
 
 def test_a_file_of_too_many_bytes_is_not_read(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from support.images import some_split
 
 from overhaul.data import sources
-from overhaul.data.images import EncodedImages
+from overhaul.data.images import Broken, EncodedImages
 from overhaul.data.streaming import open_streams
 from overhaul.options import DataOptions, Run
 from overhaul.setups import SETUPS
@@ -192,8 +192,29 @@ def test_an_image_that_is_there_twice_is_refused(tmp_path, change):
 def test_a_file_that_metadata_name_twice_is_refused(tmp_path):
     folder = write(tmp_path, {"train/a": 3, "test/a": 2})
     twice_in_metadata(folder)
-    with pytest.raises(UserError, match=r"0\.png is there twice, and an image may be there only once; so are 1 others"):
+    with pytest.raises(UserError, match=r"0\.png is there twice, and an image may be there only once; so is another"):
         load(folder)
+
+
+def test_metadata_in_a_zip_archive_label_its_images(tmp_path):
+    folder = write(tmp_path, {"train": 4, "test": 4})
+    for split in ("train", "test"):
+        names = sorted(file.name for file in (folder / split).iterdir())
+        lines = [f"{name},{label % 2}" for label, name in enumerate(names)]
+        (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+        zipped(folder / split, folder / f"{split}.zip")
+    for images in load(folder):
+        assert images.labels.tolist() == [0, 1, 0, 1] and not any(
+            isinstance(each, Broken) for each, _ in images.read(np.arange(4))
+        )
+
+
+def test_a_table_beside_a_folder_of_all_images_is_not_overlooked(tmp_path):
+    """Else the folder would be the one class."""
+    folder = write(tmp_path, {"train/images": 4, "test/images": 4})
+    for split in ("train", "test"):
+        (folder / split / "labels.csv").write_text("image,label\nimages/0.png,1\n")
+    refused(folder, r"the one class folder images/ beside labels\.csv: a table of images is called metadata\.csv")
 
 
 def test_a_class_that_only_tests_show_is_named_and_so_it_is_where_the_folder_is_streamed(tmp_path, capsys):

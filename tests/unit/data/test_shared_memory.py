@@ -11,7 +11,8 @@ from support.places import REPOSITORY
 SCRIPT = """
 import numpy as np
 import torch
-from overhaul.data import workers
+from overhaul.data.images import Images
+from overhaul.data.loaders import EvalLoader
 from overhaul.data.workers import load_batches, work_pinned
 
 class Batches(torch.utils.data.Dataset):
@@ -31,6 +32,10 @@ for batches in (lambda w: load_batches(Batches(), [0, 1], w), lambda w: work_pin
         list(batches(2))
     except ValueError as error:
         print(error)
+try:  # before an epoch is trained
+    EvalLoader(Images(np.zeros((500, 64, 64, 3), np.uint8), np.zeros(500, np.int64), ("a",)), 500, workers=2)
+except ValueError as error:
+    print(error)
 """
 
 
@@ -50,6 +55,6 @@ def test_too_little_shared_memory_is_told_in_a_line_with_the_bytes_needed():
     assert result.returncode == 0 and result.stderr == "", result.stderr
     lines = result.stdout.splitlines()
     needed = 5 * 500 * 64 * 64 * 3 + 2**20
-    assert len(lines) == 2 and lines[0] == lines[1]
+    assert len(lines) == 3 and {*lines} == {lines[0]}
     assert f"need {needed:,} bytes of shared memory, and /dev/shm has 16,777,216 left" in lines[0]
     assert "--shm-size" in lines[0] and "--workers 0" in lines[0]

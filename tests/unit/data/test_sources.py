@@ -546,6 +546,8 @@ for data, os.environ["HF_TOKEN"] in json.loads(sys.argv[1]):
     datasets.config.HF_DATASETS_CACHE = os.environ["HF_HOME"] + "/" + str(len(answers))  # as on a new machine
     huggingface_hub.constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE + "/hub"
     try:
+        if data == "me/folders":
+            sources.read_tables(data, DataOptions(), streaming=True)
         splits = sources.load(data, DataOptions(), None, 3, whole=True)
     except ValueError as error:
         answers.append(str(error))
@@ -591,15 +593,18 @@ def test_sets_on_the_hub_open_gated_and_missing(tmp_path):
     (root / "datasets" / "me" / "vehicles" / "val" / WNIDS[0]).rename(
         root / "datasets" / "me" / "vehicles" / "val" / "train"
     )
+    write_release(root / "datasets" / "me" / "folders")
     with LocalHub(root, gated={"ILSVRC/imagenet-1k": "a token"}) as hub:
-        *found, anonymous, refused, missing, aggregated, vehicles = ask(
+        *found, anonymous, refused, missing, aggregated, vehicles, folders = ask(
             hub.endpoint, tmp_path / "cache", ("me/photos", ""), ("me/imagenet-1k-wds", ""), ("imagenet", "a token"),
             ("imagenet", ""), ("imagenet", "another"), ("me/missing", ""), ("me/aggregated", ""), ("me/vehicles", ""),
+            ("me/folders", ""),
         )  # fmt: skip
     assert found == [EXPECTED] * 3
     assert re.match(
         r"hf://datasets/me/vehicles\S+ is in the train and the validation split, and may be there", vehicles
     )
+    assert folders.startswith("me/folders has its images in single files or zip archives, of which the Hub gives no")
     for line in (anonymous, refused):
         assert line.startswith("the data set ILSVRC/imagenet-1k cannot be read from the Hub: it is gated; ")
         assert "https://huggingface.co/datasets/ILSVRC/imagenet-1k" in line and "`hf auth login`" in line
