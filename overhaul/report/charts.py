@@ -111,7 +111,8 @@ def costs(groups: list, looks: list[Style]) -> list[dict]:
         several = {cost for _, pairs in points for cost, _ in pairs}
         if points and (costs is times or len(several) > 1):
             svg = over_cost(points, words, "final test error, %")
-            note = "a small mark a run, a large one the mean of a group" + f"; {note}" * bool(note)
+            marks = "a small mark a run, a large one the mean of a group; the axis of errors does not begin at 0"
+            note = f"{marks}; {note}" if note else marks
             found.append({"title": title, "note": note, "svg": svg})
     return found
 

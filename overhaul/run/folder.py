@@ -18,7 +18,10 @@ from overhaul.system.files import read_bytes, read_json, write_text
 from overhaul.system.locks import lock
 from overhaul.system.messages import UserError, launched, printable, warn
 
-OURS = ("checkpoints", "final", "best", "logs", "metrics.jsonl", "overhaul.json", "config.yaml", "curves.png")
+OURS = (
+    *("checkpoints", "final", "best", "logs", "report"),
+    *("metrics.jsonl", "overhaul.json", "config.yaml", "curves.png"),
+)
 NESTED = 1000  # brackets in a configuration
 STUDENT = ("config.json", "model.safetensors")  # the files of a student's folder
 
@@ -26,8 +29,8 @@ STUDENT = ("config.json", "model.safetensors")  # the files of a student's folde
 class RunFolder:
     """The folder of a run; while it is entered no other run may work in it.
 
-    path/config.yaml, metrics.jsonl, overhaul.json (the record), checkpoints/, best/ and final/ (students), logs/, and
-    curves.png at its end.
+    path/config.yaml, metrics.jsonl, overhaul.json (the record), checkpoints/, best/ and final/ (students), logs/,
+    curves.png at its end, and report/ where one was asked for.
     Entering raises UserError where the folder is in use, holds other files, or a run that may neither be continued nor
     replaced, and changes nothing. The lock ends with the process, however that dies.
     """

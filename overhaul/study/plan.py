@@ -17,6 +17,7 @@ except ImportError:  # Windows
 from overhaul import methods
 from overhaul.options import Run
 from overhaul.recipe import Setup
+from overhaul.report.runs import read_metrics
 from overhaul.run.configuration import MAY_CHANGE, configuration
 from overhaul.run.folder import RunFolder, is_student
 from overhaul.setups import check_whole, settings
@@ -50,10 +51,10 @@ class Planned:
         return self.out / LOGS / f"{self.name}.log"
 
     def metrics(self) -> list[dict]:
-        """The lines of its finished epochs; [] before the first, and while a line cannot be read."""
+        """The lines of its finished epochs; [] before the first, and where one of them cannot be read."""
         try:
-            return [json.loads(line) for line in RunFolder(self.folder).metrics_file.read_text().splitlines()]
-        except (OSError, ValueError):
+            return read_metrics(self.folder, self.name, [])
+        except UserError:
             return []
 
     def finished(self) -> bool:

@@ -95,8 +95,7 @@ def since(began: float) -> str:
 
 
 def so_far(runs: Sequence[Planned]) -> str:
-    done = sum(run.finished() for run in runs)
-    return f"{done} of {len(runs)} runs are finished, the others have saved; the same command goes on"
+    return f"{sum(run.finished() for run in runs)} of {len(runs)} runs are finished"
 
 
 def outcome(run: Planned, status: int) -> tuple:

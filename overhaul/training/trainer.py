@@ -63,8 +63,8 @@ class Trainer(Start):
             system.end(self.accelerator)
             self.checkpointer.stop(self.stop.received)
         self.stop.disarm()
-        self.checkpointer.finish()
         system.of_main(self.accelerator, lambda: leave_curves)(self.folder)
+        self.checkpointer.finish()  # last, as a run that has its final student counts as finished
         system.end(self.accelerator)
 
     def arm(self) -> None:

@@ -53,7 +53,8 @@ def test_a_study_goes_on_after_a_signal_and_past_a_run_that_fails(overhaul, few_
     told = overhaul(*command)
     teller.join()
     assert told.status == 85 and told.err.count("\n") == 1, told.err
-    assert "told to stop by SIGTERM; 0 of 2 runs are finished" in told.err, told.err
+    assert "told to stop by SIGTERM; 0 of 2 runs are finished; its runs have saved" in told.err, told.err
+    assert told.err.count("saved") == told.err.count("goes on") == 1, told.err
     assert not (out / "digits-kd-seed0").exists() and (first / "metrics.jsonl").read_text().count("\n") < 4
 
     gone_on = overhaul(*command, "--json")

@@ -85,7 +85,8 @@ def test_a_page_needs_nothing_from_outside_and_its_ids_are_its_own(four):
 def test_each_number_each_loss_and_each_run_is_on_the_page(four):
     folder, found = four[0], Tags(four[1])
     titles = ("Test error", "Training error", "Loss: cross-entropy", "Loss: kd", "Loss: overhaul", "Error against time")
-    for words in (*titles, "overhaul+kd", "3 of 8", "label_weight", "teacher", "95 % interval"):
+    said = ("overhaul+kd", "3 of 8", "label_weight", "teacher", "axis of errors does not begin at 0", "95 % interval")
+    for words in (*titles, *said):
         assert words in found.text, words
     links = [link for link in found.values("href") if not link.startswith("#")]
     assert sorted(links) == sorted(f"{folder.name}/{run.name.replace('+', '%2B')}/" for run in folder.iterdir())

@@ -129,6 +129,14 @@ def test_finished_epochs_tell_what_like_runs_cost(here, monkeypatch):
     assert costs.costs([first, second])[second.name] == (12.0, f"by {first.name}'s epochs")
 
 
+@pytest.mark.parametrize("wrong", ("[1]", '{"epoch": 1, "test_top1": 50.0, "seconds": "12"}', '{"epoch": 1}', "7"))
+def test_an_epoch_that_cannot_be_read_is_none(here, wrong):
+    (first,) = write(*DIGITS)
+    first.folder.mkdir()
+    (first.folder / "metrics.jsonl").write_text(wrong + "\n")
+    assert first.metrics() == [] and not first.finished()
+
+
 def test_tasks_of_an_array_that_begin_together_take_a_run_each(here):
     def task(number: int) -> str:
         flags = [*DIGITS, "--seed", "0,1,2", "--out", "out", "--task", str(number)]
