@@ -15,7 +15,8 @@ from support.runs import teaching
 
 # a session whose terminal is the one given as its input
 IN_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 )
 UNDER_NOHUP = 'nohup "${@:2}" </dev/null >"$1.log" 2>&1 & echo $! >"$1.pid"; read -r'
 EPOCHS = 25
