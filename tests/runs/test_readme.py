@@ -97,8 +97,11 @@ def small(command: str) -> list[str]:
     command = command.replace("overhaul/train.py", str(REPOSITORY / "overhaul" / "train.py"))
     if "imagenet_" in command and "train" in command:
         command = command.replace("imagenet_a", "imagenet_b") + " --teacher resnet50.pt"
-    if " methods" in command:
+    if " methods" in command or " report " in command:
         return shlex.split(command)
+    if " study " in command:
+        few = command.replace("original,overhaul,kd", "original,kd").replace("--seed 0,1", "--seed 0")
+        return [*shlex.split(f"{few} --data_path my_images --image_size 16"), *SMALL]
     if " bench data " in command:
         command += " --seconds 1"
     elif " bench " in command:
@@ -145,6 +148,8 @@ def run(place, overhaul, client, monkeypatch):
 def test_commands(run, client, command):
     if "--resume_with" in command:
         assert run(re.sub(r" --resume_with \S+", "", command)).status == 0
+    if " report " in command and not (client.folder / "short").exists():
+        assert run(next(each for each in COMMANDS if " study " in each)).status == 0
     result = run(command)
     assert result.status == 0, result.err
     if "push" in command:
@@ -153,6 +158,10 @@ def test_commands(run, client, command):
         assert "dry run" in result.out
     elif "train" in command.split()[1:3] or "accelerate" in command:
         assert "final student: out/" in result.out
+    elif " study " in command:
+        assert result.out.count("finished") == 2
+    elif " report " in command:
+        assert "cifar_c kd" in result.out and (client.folder / "short" / "report" / "report.html").exists()
     elif "methods" in command:
         assert "28,664,328" in result.out
     elif "inspect" in command:
