@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from support.planted import TRAIN, Runs, changed, new, old, runs
-from support.runs import digests
+from support.runs import digests, outcome, quick, refused
+
+from overhaul.options import Run
+from overhaul.run import checkpoints
+from overhaul.training.trainer import train
 
 ADDED = ("pytorch_model.bin", "scheduler.bin", "sampler.bin", "scaler.pt", "custom_checkpoint_1.pkl")
 REPLACED = {
@@ -84,3 +90,52 @@ def test_a_run_is_replaced_only_by_one_that_has_a_checkpoint(overhaul, monkeypat
     assert moved.status == 0 and "resumed after epoch 1" in moved.out, moved.err
     replaced = overhaul(*TRAIN, "--resume", "never", "--overwrite")
     assert replaced.status == 0 and not aside.exists(), replaced.err
+
+
+def test_metrics_that_are_gone_and_a_clock_set_back_change_nothing(digits_teacher, finished, monkeypatch, tmp_path):
+    """The run goes on after its first epoch, years before that; with the files' times the newest looks the oldest."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    shutil.rmtree(tmp_path / "run" / "final")
+    first, second = checkpoints.found(tmp_path / "run")
+    shutil.rmtree(second)
+    shutil.copytree(first, first.with_name("epoch-0000-step-000001"))
+    os.utime(first, (0, 0))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 10**9)
+    assert outcome(train(quick(digits_teacher), Run(output_dir=str(tmp_path / "run")))) == outcome(finished)
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """What a user may not do, root may not do here either."""
+    if root := os.geteuid() == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.mark.parametrize("which", ["run", "run/checkpoints"])
+def test_a_folder_that_may_only_be_read_is_refused(overhaul, monkeypatch, tmp_path, which):
+    monkeypatch.chdir(tmp_path)
+    new(tmp_path)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    (tmp_path / which).chmod(0o555)
+    before = digests(tmp_path)
+    for more in ([], ["--resume", "never", "--overwrite"]):
+        with without_rights():
+            result = overhaul(*TRAIN, *more)
+        refused(result, f"{which} may not be read and written to; name another folder with --output_dir")
+    assert digests(tmp_path) == before
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused(overhaul, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("closed").mkdir(mode=0o000)
+    with without_rights():
+        result = overhaul(*TRAIN, "--output_dir", "closed/run")
+    refused(result, "closed/run may not be looked into; name another folder with --output_dir")
