@@ -19,7 +19,7 @@ from support.hub_server import COMMIT, TOKEN, LocalHub
 from support.places import REPOSITORY, TESTS
 from support.runs import command as run_here
 
-from overhaul import bench, hub, models
+from overhaul import hub, models
 from overhaul.options import Run
 from overhaul.recipe import Net
 from overhaul.setups import SETUPS, resolve
@@ -102,11 +102,7 @@ def small(command: str) -> list[str]:
     if " study " in command:
         few = command.replace("original,overhaul,kd", "original,kd").replace("--seed 0,1", "--seed 0")
         return [*shlex.split(f"{few} --data_path my_images --image_size 16"), *SMALL]
-    if " bench data " in command:
-        command += " --seconds 1"
-    elif " bench " in command:
-        return shlex.split(re.sub(r"--setup \w+", "--setup digits", command) + " --batch_size 8 --steps 1")
-    elif re.search(r"train|evaluate", command) and "--data_path" not in command:
+    if re.search(r"train|evaluate", command) and "--data_path" not in command:
         command += " --data_path my_images"
     command = command.replace("epochs=300", "epochs=2")
     if "--setup" in command or " train " in command:
@@ -128,7 +124,6 @@ def client(place):
 def run(place, overhaul, client, monkeypatch):
     """run(command): a small form of it, `overhaul` in this process and `accelerate` in others."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(bench, "LARGE", (2, 64, 8, 8))
 
     def run(command: str) -> SimpleNamespace:
         program, *arguments = small(command)
