@@ -21,7 +21,7 @@ from overhaul.setups import get
 from overhaul.system.accelerator import describe_devices, keep_memory
 from overhaul.system.messages import UserError, launched
 from overhaul.training import graph
-from overhaul.training.build import check_shares, start_accelerator
+from overhaul.training.build import check_device, check_shares, start_accelerator
 from overhaul.training.optimisation import distill_weights, make_ready, total, training_step, update
 from overhaul.training.progress import forget_peak, peak_memory
 from overhaul.training.teaching import autocast, compiled, low_precision
@@ -47,6 +47,7 @@ class Trial:
         setup = get(setup) if isinstance(setup, str) else setup
         self.run, self.setup = run, replace(setup, batch_size=setup.batch_size if batch_size is None else batch_size)
         self.accelerator = start_accelerator(run)
+        check_device(self.setup, run, self.accelerator)
         check_shares(self.setup, run, self.accelerator)
         self.device, self.precision = self.accelerator.device, autocast(self.accelerator)
         self.method, self.teacher = networks(self.setup)

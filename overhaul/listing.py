@@ -6,21 +6,19 @@ from overhaul import catalogue
 from overhaul.methods import usual
 from overhaul.options import default_folder
 from overhaul.recipe import Net, Setup
-from overhaul.setups import (
-    CIFAR_A,
-    DIGITS,
+from overhaul.row_nets import (
     MOBILENET,
+    MOBILENET_V3,
     PYRAMID_110,
     PYRAMID_200,
     RESNET_50,
+    RESNET_50_A1,
     RESNET_56,
-    SETUPS,
     WRN_28_4,
-    get,
     resnet,
-    teacher_setup,
     wide_resnet,
 )
+from overhaul.setups import CIFAR_A, DIGITS, SETUPS, get, teacher_setup
 
 PARAMETERS = {  # how many numbers each network of SETUPS learns
     str(WRN_28_4): 5_872_180,
@@ -33,6 +31,8 @@ PARAMETERS = {  # how many numbers each network of SETUPS learns
     str(resnet(152)): 60_192_808,
     str(RESNET_50): 25_557_032,
     str(MOBILENET): 4_231_976,
+    str(RESNET_50_A1): 25_557_032,
+    str(MOBILENET_V3): 5_483_032,
     str(DIGITS.teacher): 691_674,
     str(DIGITS.student): 77_850,
 }
@@ -43,6 +43,7 @@ def setups() -> list[dict]:
     return [
         {
             "setup": row.name,
+            "paper": row.published is not None,
             "method": row.method,
             "teacher": row.teacher and row.teacher.title,
             "student": row.student.title,

@@ -53,6 +53,7 @@ AMOUNTS = (  # fields that are numbers of 0 or more
     *("lr", "lr_min", "warmup_epochs", "momentum", "weight_decay", "head_lr_scale", "label_smoothing"),
     *("label_weight", "distill_weight", "ramp_epochs", "mixup", "cutmix", "random_erasing", "pad"),
 )
+OPEN = ("batch_size", "epochs", "lr", "warmup_epochs")  # what a row may leave to chosen.chosen
 BY_METHOD = ("distill_weight", "ramp_epochs", "teacher_norm")  # what each method of a sum may have of its own
 
 
@@ -75,7 +76,8 @@ class Preprocessing:
 class Setup:
     """What is trained: everything that moves a number.
 
-    A row for images of one's own leaves open data, student and teacher, and the student's size, mean and std of images.
+    A row for images of one's own leaves open data, student and teacher, and the student's size, mean and std of images;
+    batch_size, epochs, lr and warmup_epochs are then chosen by the images, see chosen.chosen.
 
     Args:
         name: the row's name in SETUPS
@@ -88,14 +90,14 @@ class Setup:
         teacher: the network it learns from: where its trained weights are (a run's folder, a file, a Hub id,
             torchvision:NAME@DEFAULT), or timm:NAME, torchvision:NAME or FILE.py:FUNCTION with --teacher.weights
         num_classes: for data that do not say; otherwise the data decide
-        epochs: length of the run, which the schedule of the learning rate scales with
-        batch_size: images a step, all processes together
+        epochs: length of the run, which the schedule of the learning rate scales with; own chooses it
+        batch_size: images a step, all processes together; own chooses it
         optimizer: sgd, adamw, or lamb (timm's)
-        lr: the highest learning rate
+        lr: the highest learning rate; own chooses it
         lr_schedule: step (lr_drops), cosine or linear (from lr to lr_min, step by step)
         lr_drops: fractions of the epochs after which the learning rate is divided by 10, under step
         lr_min: where cosine and linear end
-        warmup_epochs: epochs, or a fraction of one, in which the learning rate rises to lr, step by step
+        warmup_epochs: epochs, or a fraction of one, in which the learning rate rises to lr; own chooses it
         restart_momentum: whether momentum restarts from zero at each drop
         momentum: of SGD
         nesterov: whether the momentum is Nesterov's
@@ -133,14 +135,14 @@ class Setup:
     student: Net
     teacher: Net | None = None
     num_classes: int | None = None
-    epochs: int
-    batch_size: int
+    epochs: int | None
+    batch_size: int | None
     optimizer: Optimizer = "sgd"
-    lr: float = 0.1
+    lr: float | None = 0.1
     lr_schedule: Schedule = "step"
     lr_drops: tuple[float, ...]
     lr_min: float = 0.0
-    warmup_epochs: float = 0.0
+    warmup_epochs: float | None = 0.0
     restart_momentum: bool
     momentum: float = 0.9
     nesterov: bool = True
@@ -198,6 +200,8 @@ class Setup:
                 raise UserError(f"--{name} must be at least 1, not {value}")
         for name, value in ((each, value) for each in AMOUNTS for value in self.of_methods(each)):
             whole = " a whole number," if name in ("ramp_epochs", "pad") else ""
+            if value is None and name in OPEN:
+                continue
             if not methods.is_number(value) or not 0 <= value < 1e30 or (whole and value % 1):
                 raise UserError(f"--{name} must be{whole} 0 or more and finite, not {value!r}")
         if self.momentum > 1:

@@ -40,12 +40,14 @@ def check(recipe) -> None:
     """UserError for a schedule that means nothing, or bounds that none could keep."""
     if not all(0 < fraction < 1 for fraction in recipe.lr_drops):
         raise UserError(f"--lr_drops are fractions of the run between 0 and 1, not {list(recipe.lr_drops)}")
-    if recipe.warmup_epochs and recipe.warmup_epochs >= recipe.epochs:
+    if recipe.lr is None and recipe.optimizer != "sgd":
+        raise UserError(f"--optimizer {recipe.optimizer} needs its learning rate named, --lr: what is chosen is SGD's")
+    if recipe.warmup_epochs and recipe.epochs and recipe.warmup_epochs >= recipe.epochs:
         raise UserError(
             f"--warmup_epochs {recipe.warmup_epochs:g} must be fewer than --epochs {recipe.epochs}: nothing would be "
             f"left of the run after it"
         )
-    if recipe.lr_min > recipe.lr:
+    if recipe.lr is not None and recipe.lr_min > recipe.lr:
         raise UserError(f"--lr_min {recipe.lr_min:g} must not be above --lr {recipe.lr:g}")
     if recipe.label_smoothing >= 1:
         raise UserError(f"--label_smoothing must be below 1, not {recipe.label_smoothing:g}")

@@ -1,14 +1,28 @@
-"""The paper's settings as rows of data; imports without torch."""
+"""The paper's settings, and others, as rows of data; imports without torch."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from overhaul import methods, schedule
+from overhaul import methods
+from overhaul.idle import refuse_idle
 from overhaul.options import Run
 from overhaul.published import Published
-from overhaul.recipe import Net, Setup
+from overhaul.recipe import OPEN, Net, Setup
+from overhaul.row_nets import (
+    ANY,
+    MOBILENET,
+    MOBILENET_V3,
+    PYRAMID_110,
+    PYRAMID_200,
+    RESNET_50,
+    RESNET_50_A1,
+    RESNET_56,
+    WRN_28_4,
+    resnet,
+    wide_resnet,
+)
 from overhaul.system.messages import UserError, check_source, choose, nearest
-from overhaul.usual import HIDDEN, OF_METHOD, changed
+from overhaul.usual import HIDDEN, changed
 
 
 def get(name: str) -> Setup:
@@ -33,11 +47,19 @@ def settings(setup: str | Setup, changes: dict) -> tuple[Setup, Run]:
             recipe[role] = (getattr(setup, role) or ANY).said(recipe[role])
     run = Run(**{name: changes[name] for name in runs if name in changes})
     asked = changed(setup, SETUPS.get(setup.name, setup), recipe)
+    check_named(SETUPS.get(setup.name, setup), asked)
     refuse_idle(setup, asked, run)
     for net in filter(None, (asked.student, asked.teacher)):
         if net.weights:
             check_source(net.weights)
     return asked, run
+
+
+def check_named(row: Setup, setup: Setup) -> None:
+    """UserError for a field that is left open and that the row does not leave open."""
+    for name in OPEN:
+        if getattr(setup, name) is None and getattr(row, name) is not None:
+            raise UserError(f"--{name} takes a number: of the rows, own and own_teacher alone choose it by the images")
 
 
 def check_whole(setup: Setup, run: Run) -> None:
@@ -49,31 +71,6 @@ def check_whole(setup: Setup, run: Run) -> None:
         )
     if setup.data is None and run.data_path is None:
         raise UserError(f"--setup {setup.name} needs images: --data_path FOLDER, or --data USER/SET, a set on the Hub")
-
-
-def refuse_idle(row: Setup, setup: Setup, run: Run) -> None:
-    """UserError for a setting that is not the row's, or not the usual one, and would change nothing."""
-    idle = {}
-    if setup.method == "original":
-        alone = ("teacher", *OF_METHOD, "beside")
-        idle |= dict.fromkeys(alone, "--method original trains the student alone")
-    idle |= schedule.idle(setup)
-    if setup.crop_area:
-        idle["pad"] = "with --crop_area there is no border"
-    if not run.streaming:
-        idle |= dict.fromkeys(("shuffle_buffer", "stream_images"), "it goes with --streaming")
-    if setup.data == "digits" and not run.data_path:
-        columns = ("image_column", "label_column", "class_names", "test_resize", "num_classes")
-        broken = ("skip_broken", "max_pixels")
-        idle |= dict.fromkeys((*columns, *broken), "the digits come from scikit-learn, as they are")
-    for role in ("student", "teacher") if "features" not in methods.needs(setup.method) else ():
-        if (net := getattr(setup, role)) and net.positions:
-            why = "trains the student alone" if setup.method == "original" else "compares no maps"
-            raise UserError(f"--{role}.positions would change nothing: --method {setup.method} {why}")
-    for name, reason in idle.items():
-        asked, usual = (setup, row) if hasattr(setup, name) else (run, Run())
-        if getattr(asked, name) and getattr(asked, name) != getattr(usual, name):
-            raise UserError(f"--{name} would change nothing: {reason}; leave it out")
 
 
 def teacher_setup(setup: Setup) -> Setup | None:
@@ -119,30 +116,6 @@ def is_row(setup: Setup) -> bool:
 def same_net(one: Net, other: Net) -> bool:
     return (one.family, one.kwargs) == (other.family, other.kwargs)
 
-
-ANY = Net()
-
-
-def wide_resnet(depth: int, width: int, num_classes: int = 100) -> Net:
-    return Net(family="wide_resnet", kwargs={"depth": depth, "width": width, "num_classes": num_classes})
-
-
-def pyramidnet(depth: int, alpha: int, bottleneck: bool) -> Net:
-    kwargs = {"depth": depth, "alpha": alpha, "bottleneck": bottleneck, "num_classes": 100}
-    return Net(family="pyramidnet", kwargs=kwargs)
-
-
-def resnet(depth: int) -> Net:
-    kwargs = {"depth": depth, "num_classes": 1000}
-    return Net(family="resnet", kwargs=kwargs, weights=f"timm/resnet{depth}.tv_in1k")
-
-
-WRN_28_4 = wide_resnet(28, 4)
-PYRAMID_200 = pyramidnet(200, 240, bottleneck=True)
-PYRAMID_110 = pyramidnet(110, 84, bottleneck=False)
-RESNET_50 = replace(resnet(50), weights=None)
-RESNET_56 = Net(family="cifar_resnet", kwargs={"depth": 56, "num_classes": 100})
-MOBILENET = Net(family="mobilenet", kwargs={"num_classes": 1000})
 
 CIFAR_A = Setup(
     name="cifar_a",
@@ -203,14 +176,34 @@ DIGITS = replace(
     std=(0.5, 0.5, 0.5),
     published=None,
 )
+IMAGENET_MODERN = replace(  # SGD, schedule and decay of torchvision's newer recipes, for a quarter of their batch
+    IMAGENET_A,
+    name="imagenet_modern",
+    teacher=RESNET_50_A1,
+    student=MOBILENET_V3,
+    epochs=300,
+    lr=0.125,
+    lr_schedule="cosine",
+    warmup_epochs=5.0,
+    weight_decay=2e-5,
+    no_decay_norms=True,
+    label_smoothing=0.1,
+    auto_augment="rand",  # this, and how much is erased, as timm and torchvision train this student
+    random_erasing=0.2,
+    interpolation="bicubic",
+    published=None,
+)
 OWN = replace(  # for images and a student of one's own: fewer images than ImageNet's, shown with its student's size
     IMAGENET_A,
     name="own",
     data=None,
     teacher=ANY,
     student=ANY,
-    batch_size=64,
-    lr=0.025,  # ImageNet's, for a quarter of its batch
+    epochs=None,
+    batch_size=None,
+    lr=None,
+    lr_schedule="cosine",
+    warmup_epochs=None,
     image_size=None,
     test_resize=None,
     crop_area=(0.25, 1.0),  # ImageNet's 0.08 often shows none of the object, and small sets average less out
@@ -239,11 +232,12 @@ ROWS = (
         student=MOBILENET,
         published=Published(23.84, 31.13, 28.75, "best", top5=(7.14, 11.24, 9.66)),
     ),
+    IMAGENET_MODERN,
     teacher_row(CIFAR_A, "cifar_teacher_wrn", WRN_28_4),
     teacher_row(CIFAR_E, "cifar_teacher_pyramid", PYRAMID_200, mixup=1.0),
     DIGITS,
     teacher_row(DIGITS, "digits_teacher", DIGITS.teacher, epochs=12),
     OWN,
-    teacher_row(OWN, "own_teacher", ANY, lr=0.01),  # goes on from trained weights
+    teacher_row(OWN, "own_teacher", ANY),
 )
 SETUPS = {setup.name: setup for setup in ROWS}

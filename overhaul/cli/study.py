@@ -150,7 +150,7 @@ def table(found: list[dict]) -> str:
     for number, each in enumerate(found):
         top1 = "-" if each["test_top1"] is None else f"{each['test_top1']:.2f}"
         left = "-" if each["seconds_left"] is None else duration(each["seconds_left"])
-        epochs = f"{each['epochs']}/{each['epochs_asked']}"
+        epochs = f"{each['epochs']}/{each['epochs_asked'] or '?'}"
         time = duration(each["seconds"]) if each["epochs"] else "-"
         rows.append(
             (

@@ -15,7 +15,7 @@ from overhaul.data import sources
 from overhaul.data.augmentation import Changed, changes, draw_mixing, pasted
 from overhaul.data.images import Broken, EncodedImages, Images, checked
 from overhaul.data.resident import Resident, fits
-from overhaul.data.streaming import Centred, EvalStream, TrainStream, open_streams
+from overhaul.data.streaming import Centred, EvalStream, Stream, TrainStream, open_streams
 from overhaul.data.transfer import to_device
 from overhaul.data.transforms import PadCrop, ResizedCrop, check_batch, mixed
 from overhaul.data.workers import check_workers, count_workers, load_batches
@@ -216,25 +216,26 @@ def unaugmented(loader: TrainLoader | TrainStream, batches: int = 8, size: int =
             yield whole.permute(0, 3, 1, 2)
 
 
-def make_loaders(
+def load_splits(
     setup: Setup, run: Run, num_classes: int, accelerator: Accelerator, classes: tuple[str, ...] | None = None
-) -> tuple[TrainLoader | TrainStream, EvalLoader | EvalStream]:
-    """This process's training and test loader; images that are cropped by area stay as they are until then.
+) -> list[Images | EncodedImages] | list[Stream]:
+    """The training and the test images; those that are cropped by area stay as they are. classes: see sources.load."""
+    with main_first(accelerator):
+        if run.streaming:
+            return open_streams(setup, run, num_classes, accelerator.process_index, accelerator.num_processes, classes)
+        whole = setup.crop_area is not None
+        return sources.load(setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes)
 
-    classes: see sources.load.
-    """
+
+def make_loaders(
+    setup: Setup, run: Run, splits: list, accelerator: Accelerator
+) -> tuple[TrainLoader | TrainStream, EvalLoader | EvalStream]:
+    """This process's training and test loader. splits: of load_splits."""
     rank, world, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
+    (images, test_images), workers = splits, count_workers(run.workers)
     if run.streaming:
-        with main_first(accelerator):
-            images, test_images = open_streams(setup, run, num_classes, rank, world, classes)
-        workers = count_workers(run.workers)
         train_stream = TrainStream(images, setup, run, rank, world, workers, pin)
         return train_stream, EvalStream(test_images, setup, run, workers, pin=pin)
-    with main_first(accelerator):
-        whole = setup.crop_area is not None
-        images, test_images = sources.load(
-            setup.data, run, setup.preprocessing, num_classes, whole=whole, classes=classes
-        )
     how = loader_settings(images, run, accelerator, changes(setup))
     train_loader = TrainLoader(images, setup, run.seed, **how, device=accelerator.device)
     return train_loader, EvalLoader(test_images, **loader_settings(test_images, run, accelerator))

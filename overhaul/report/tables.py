@@ -6,7 +6,7 @@ import textwrap
 from overhaul.published import Published
 from overhaul.system.messages import millions, printable, text_table
 
-HEAD = ("setup", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
+HEAD = ("setup", "of", "method", "teacher", "student", "M parameters", "data", "epochs", "batch", "published error %")
 KINDS = {"int": "a whole number", "bool": "true or false", "float": "a number"}
 OTHERS = (
     "Any other convolutional network:",
@@ -50,7 +50,8 @@ def setups_text(found: list[dict] | dict, called: dict) -> str:
         return whole_setup(found)
     return text_table([HEAD, *map(setup_row, found)]) + (
         "\n\npublished error: top-1 (ImageNet: / top-5) of the student alone -> distilled; CIFAR: median of 5 final "
-        "models, ImageNet: best epoch\n`overhaul setups NAME` shows a whole recipe, `overhaul models` the networks"
+        "models, ImageNet: best epoch\nown, own_teacher: epochs, batch and learning rate are chosen by the images\n"
+        "`overhaul setups NAME` shows a whole recipe, `overhaul models` the networks"
     )
 
 
@@ -104,6 +105,7 @@ def setup_row(setup: dict) -> tuple[str, ...]:
     columns = ("data", "epochs", "batch_size")
     return (
         setup["setup"],
+        "the paper" if setup["paper"] else "us",
         setup["method"],
         setup["teacher"] or "-",
         setup["student"],

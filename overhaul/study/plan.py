@@ -57,8 +57,15 @@ class Planned:
         except UserError:
             return []
 
+    @property
+    def epochs(self) -> int | None:
+        """Its length; None where the images choose it and have not yet."""
+        if self.setup.epochs or not RunFolder(self.folder).config_file.is_file():
+            return self.setup.epochs
+        return RunFolder(self.folder).read_config().get("epochs")
+
     def finished(self) -> bool:
-        return is_student(self.folder / "final") and len(self.metrics()) >= self.setup.epochs
+        return is_student(self.folder / "final") and len(self.metrics()) >= (self.epochs or 1)
 
     def state(self) -> str:
         """As its folder tells: "finished", "interrupted" or "not begun"."""

@@ -64,7 +64,7 @@ def line(run: Planned, state: str, seconds_left: float | None = None, why: str |
         "seed": run.run.seed,
         "state": state,
         "epochs": len(metrics),
-        "epochs_asked": run.setup.epochs,
+        "epochs_asked": run.epochs,
         "test_top1": metrics[-1]["test_top1"] if metrics else None,
         "seconds": sum(each.get("seconds") or 0 for each in metrics),
         "seconds_left": seconds_left,
@@ -118,7 +118,7 @@ class Bar:
 
     def __init__(self, runs: Sequence[Planned], show: bool, quiet: bool) -> None:
         self.runs, self.show, self.looked = runs, show, time.monotonic()
-        total = sum(run.setup.epochs for run in runs)
+        total = sum(run.epochs or 0 for run in runs) or None
         hidden = True if quiet or not show else None  # None: where there is no terminal
         self.bar = tqdm(total=total, initial=self.done(), desc="study", unit="epoch", disable=hidden)
 

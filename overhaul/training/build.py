@@ -11,8 +11,9 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from overhaul import catalogue, distill, hub, methods, models
+from overhaul.chosen import chosen
 from overhaul.data.known import is_named
-from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, make_loaders
+from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, load_splits, make_loaders
 from overhaul.nets import advice, is_foreign
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
@@ -34,8 +35,8 @@ class Components:
 
     setup: as data and teacher have resolved it. model: what Accelerate has prepared. teacher_weights, student_weights:
     where they come from, without them. teacher_test: how the teacher is measured, None where it knows other classes.
-    positions: see positions.compared; None where no features are compared. notes: what a person should be told of the
-    networks.
+    positions: see positions.compared; None where no features are compared. choice: what was chosen for the images and
+    why, "" where nothing was. notes: what a person should be told of the networks.
     """
 
     setup: Setup
@@ -48,6 +49,7 @@ class Components:
     teacher_test: TeacherTest | None
     student_weights: hub.Weights | None
     positions: dict | None
+    choice: str
     notes: list[str]
     optimizer: torch.optim.Optimizer
     train_loader: TrainLoader | TrainStream
@@ -93,6 +95,7 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     accelerator = start_accelerator(run, folder)
     keep_memory(accelerator.device)
     forget_runs(accelerator.device)
+    check_device(setup, run, accelerator)
     check_shares(setup, run, accelerator)
     check_networks(setup)
     taught = bool(methods.needs(setup.method))
@@ -101,12 +104,15 @@ def build(setup: Setup, run: Run, folder: RunFolder | None = None) -> Components
     student_weights = pretrained.fetch("student", named, accelerator)
     setup = pretrained.with_images(setup, student_weights)
     num_classes = setup.num_classes or setup.student.kwargs.get("num_classes", 0)
-    loaders = make_loaders(setup, run, num_classes, accelerator, folder and folder.classes)
+    splits = load_splits(setup, run, num_classes, accelerator, folder and folder.classes)
+    setup, choice = chosen(setup, len(splits[0]), pretrained=student_weights is not None)
+    check_shares(setup, run, accelerator)
+    loaders = make_loaders(setup, run, splits, accelerator)
     pretrained.check_number(setup, loaders[0].images.classes)
     if far:
         networks.check_student(setup, student_weights, len(loaders[0].images.classes))
         teacher_weights = pretrained.fetch("teacher", named, accelerator)
-    return assemble(setup, run, accelerator, loaders, teacher_weights, student_weights)
+    return assemble(setup, run, accelerator, loaders, teacher_weights, student_weights, choice)
 
 
 def assemble(
@@ -116,6 +122,7 @@ def assemble(
     loaders: tuple,
     teacher_weights: hub.Weights | None,
     student_weights: hub.Weights | None,
+    choice: str = "",
 ) -> Components:
     """The networks for the classes of the data, ready to be trained."""
     classes, notes = loaders[0].images.classes, []
@@ -140,6 +147,7 @@ def assemble(
         teacher_test=test,
         student_weights=student_weights and replace(student_weights, state={}),
         positions=positions,
+        choice=choice,
         notes=notes,
         optimizer=optimizer,
         train_loader=loaders[0],
@@ -176,10 +184,23 @@ def start_accelerator(run: Run, folder: RunFolder | None = None) -> Accelerator:
     return start(run.mixed_precision, **how, tracker=run.tracker, folder=folder and folder.path)
 
 
-def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
-    """UserError for a batch that cannot be shared out, or for what this device cannot do."""
+def check_device(setup: Setup, run: Run, accelerator: Accelerator) -> None:
+    """UserError for what this device cannot do, or these processes."""
     graph.check(setup, run, accelerator)
-    world, steps, on_cpu = accelerator.num_processes, run.gradient_accumulation_steps, accelerator.device.type == "cpu"
+    on_cpu = accelerator.device.type == "cpu"
+    if run.comm_hook != "no" and accelerator.num_processes == 1:
+        raise UserError("--comm_hook is of the gradients between processes, and there is only one")
+    if run.sync_bn and on_cpu:
+        raise UserError("--sync_bn needs GPUs: PyTorch has no synchronised BatchNorm on a CPU")
+    if run.compile != "no" and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        raise UserError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
+
+
+def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
+    """UserError for a batch that cannot be shared out; one that is still open passes."""
+    if setup.batch_size is None:
+        return
+    world, steps = accelerator.num_processes, run.gradient_accumulation_steps
     shares = f"{world} processes" if steps == 1 else f"{world} processes x {steps} gradient accumulation steps"
     if setup.batch_size % (world * steps):
         raise UserError(f"--batch_size {setup.batch_size} is of all processes together, and {shares} do not divide it")
@@ -191,12 +212,6 @@ def check_shares(setup: Setup, run: Run, accelerator: Accelerator) -> None:
         least = catalogue.method(name).least_images
         if setup.batch_size < least * world * steps:
             raise UserError(f"--method {name} compares {least} images or more at once; raise --batch_size ({shares})")
-    if run.comm_hook != "no" and world == 1:
-        raise UserError("--comm_hook is of the gradients between processes, and there is only one")
-    if run.sync_bn and on_cpu:
-        raise UserError("--sync_bn needs GPUs: PyTorch has no synchronised BatchNorm on a CPU")
-    if run.compile != "no" and on_cpu and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
-        raise UserError("--compile on a CPU needs a C++ compiler (g++ or clang++), and none is on the PATH")
 
 
 def check_networks(setup: Setup) -> None:

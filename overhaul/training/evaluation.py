@@ -64,6 +64,16 @@ def evaluate(
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": images}
 
 
+def check_channels(network: nn.Module, family: str) -> None:
+    """UserError for a network that failed on colour images and begins with a convolution of other ones."""
+    first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    if first is not None and first.in_channels != 3:
+        raise UserError(
+            f"{family} takes images of {first.in_channels} channels, and all are shown in 3, with a mean and a std "
+            f"each: let its first convolution take 3"
+        ) from None
+
+
 @torch.no_grad()
 def check_logits(network: Backbone, family: str, size: int, classes: int, flag: str) -> None:
     """UserError for a network of others that takes no images of this size, which a flag names, or has other logits."""
@@ -73,6 +83,7 @@ def check_logits(network: Backbone, family: str, size: int, classes: int, flag: 
         try:
             logits = network.eval()(torch.zeros(2, 3, size, size))
         except Exception as error:  # code of others may raise anything
+            check_channels(network, family)
             raise UserError(
                 f"{family} takes no images of {size} pixels ({first_line(error)}); name another {flag}"
             ) from None

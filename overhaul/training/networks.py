@@ -115,7 +115,7 @@ def weight_note(setup: Setup) -> str | None:
     None for other methods too.
     """
     row = SETUPS.get(setup.name)
-    published = row and row.teacher and all(alike(getattr(setup, role), getattr(row, role)) for role in ROLES)
+    published = row and row.published and all(alike(getattr(setup, role), getattr(row, role)) for role in ROLES)
     makes = [make_of(getattr(setup, role)) for role in ROLES]
     if published or makes[0] == makes[1] or "overhaul" not in setup.methods:
         return None

@@ -45,6 +45,8 @@ def plan(of: Components) -> str:
         f"  steps      {setup.epochs} epochs x {steps:,} = {setup.epochs * steps:,}, each of {setup.batch_size} images"
         f" ({world} x {setup.batch_size // world}{parts}){how and f'; {how}'}"
     )
+    if of.choice:
+        lines += textwrap.wrap(of.choice, 118, initial_indent="  chosen     ", subsequent_indent=" " * 13)
     return "\n".join(lines)
 
 

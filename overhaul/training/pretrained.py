@@ -120,6 +120,12 @@ def start_from(
     notes += weights.notes
     if shift(weights, setup):
         notes.append(f"the weights of {weights.source} were trained with another mean and std than the setup's")
+    seen = preprocessing(weights.config, weights.source)
+    if seen and seen.size != setup.image_size:
+        notes.append(
+            f"the weights of {weights.source} were trained on images of {seen.size} pixels, and the student sees "
+            f"{setup.image_size} here (--image_size)"
+        )
     trained, layers = hub.build(weights).bare.state_dict(), models.class_layers(setup.student)
     own = [name for name in trained if name.startswith(tuple(f"{layer}." for layer in layers))]
     try:

@@ -1,10 +1,11 @@
 """Hostile inputs: each ends with status 2 and one line, which shows nothing that would move a terminal's cursor."""
 
 import pytest
-from support import hostile_commands, hostile_data, hostile_hub, hostile_report, hostile_runs
+from support import hostile_commands, hostile_data, hostile_hub, hostile_own, hostile_report, hostile_runs
 from support.hostile import Case
 
-CASES = [*hostile_commands.CASES, *hostile_data.CASES, *hostile_hub.CASES, *hostile_report.CASES, *hostile_runs.CASES]
+TABLES = (hostile_commands, hostile_data, hostile_hub, hostile_own, hostile_report, hostile_runs)
+CASES = [case for table in TABLES for case in table.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

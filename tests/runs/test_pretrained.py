@@ -166,10 +166,10 @@ def test_a_student_starts_from_the_weights_that_are_named(few_digits, sets, teac
     ],
 )
 def test_cheap_faults_are_told_before_any_image_is_read(teacher, overhaul, monkeypatch, more, words):
-    def make_loaders(*_):
+    def load_splits(*_):
         raise AssertionError("images were read")
 
-    monkeypatch.setattr(building, "make_loaders", make_loaders)
+    monkeypatch.setattr(building, "load_splits", load_splits)
     flags = ["train", "--setup", "digits", *(each.format(teacher=teacher) for each in more)]
     if "--teacher" not in more:
         flags += ["--teacher", teacher]

@@ -60,7 +60,7 @@ def test_a_run_of_another_length():
 @pytest.mark.parametrize("setup", [SETUPS[name] for name in WHOLE], ids=WHOLE)
 def test_published_errors_are_told_in_one_order(setup):
     assert setup.preprocessing == Preprocessing(
-        setup.image_size, setup.test_resize or setup.image_size, setup.mean, setup.std
+        setup.image_size, setup.test_resize or setup.image_size, setup.mean, setup.std, setup.interpolation
     )
     if setup.published:
         names, top1, top5 = zip(*setup.published.rows(), strict=True)

@@ -156,7 +156,7 @@ def test_a_setup_is_printed_whole(overhaul, name):
     row, given = SETUPS[name], " --data_path FOLDER --student NETWORK" if name.startswith("own") else ""
     assert (
         (row.student.family or "any") in out
-        and f"lr                {row.lr:g}" in out
+        and f"lr                {'-' if row.lr is None else f'{row.lr:g}'}" in out
         and f"  {whole['commands'][-1]}" in out
     )
     assert whole["commands"][-1].startswith(f"overhaul train --setup {name}")

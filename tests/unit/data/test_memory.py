@@ -9,7 +9,7 @@ from support.images import NAMES, some_split, write_parquet
 from overhaul import hub, models
 from overhaul.data import sources
 from overhaul.data.images import EncodedImages, Images
-from overhaul.data.loaders import make_loaders
+from overhaul.data.loaders import load_splits, make_loaders
 from overhaul.options import DataOptions, Run
 from overhaul.recipe import Net, Preprocessing
 from overhaul.setups import SETUPS
@@ -24,7 +24,8 @@ TINY = Net(family="pyramidnet", kwargs={"depth": 8, "alpha": 6, "bottleneck": Fa
 def test_what_trains_can_be_evaluated(tmp_path, size, crop_area):
     """Also beyond 64 pixels a side, where the digits of the student that was trained could not be evaluated."""
     setup = replace(SETUPS["digits"], image_size=size, crop_area=crop_area, student=TINY)
-    train, test = make_loaders(setup, Run(workers=2), 10, accelerator.start())
+    run, here = Run(workers=2), accelerator.start()
+    train, test = make_loaders(setup, run, load_splits(setup, run, 10, here), here)
     assert isinstance(train.images, Images) and train.workers == 0
     assert next(iter(train))[0].shape == (64, 3, size, size) and test.images.size == size
     torch.manual_seed(0)
@@ -38,7 +39,8 @@ def test_images_of_files_are_held_where_the_crops_need_it_and_evaluated_as_they_
     path = write_parquet(tmp_path / "set", train=some_split(8), test=some_split(5))
     net = replace(TINY, kwargs={**TINY.kwargs, "num_classes": 3})
     setup = replace(SETUPS["digits"], image_size=size, crop_area=crop_area, student=net, batch_size=4)
-    train, test = make_loaders(setup, Run(data_path=path, workers=1), 3, accelerator.start())
+    run, here = Run(data_path=path, workers=1), accelerator.start()
+    train, test = make_loaders(setup, run, load_splits(setup, run, 3, here), here)
     kind = EncodedImages if crop_area else Images
     assert isinstance(train.images, kind) and isinstance(test.images, kind)
     assert train.workers == test.workers == (1 if crop_area else 0)

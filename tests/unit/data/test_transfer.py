@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.images import some_split, write_parquet
 
-from overhaul.data.loaders import make_loaders
+from overhaul.data.loaders import load_splits, make_loaders
 from overhaul.data.transfer import to_device
 from overhaul.options import Run
 from overhaul.recipe import Net
@@ -78,7 +78,8 @@ def test_pixels_and_labels_are_pinned_for_a_run_on_cuda_alone(folder, monkeypatc
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     accelerator = SimpleNamespace(process_index=0, num_processes=1, device=torch.device(device), is_main_process=True)
-    for loader in make_loaders(setup, Run(data_path=folder, **how), 3, accelerator):
+    run = Run(data_path=folder, **how)
+    for loader in make_loaders(setup, run, load_splits(setup, run, 3, accelerator), accelerator):
         batches = list(loader)
         assert batches
         for tensor in (each for batch in batches for each in batch):

@@ -114,7 +114,7 @@ def test_a_study_may_grow_and_its_runs_keep_their_names(here):
 
 def test_the_list_says_what_each_run_will_cost_and_writes_nothing(here, overhaul, monkeypatch):
     asked = []
-    monkeypatch.setattr(costs, "dry_run", lambda run: asked.append(run.name) or (90.0, "by a few steps"))
+    monkeypatch.setattr(costs, "dry_run", lambda run: asked.append(run.name) or (90.0, "by a few steps", 4))
     result = overhaul("study", *DIGITS, "--method", "original,kd", "--seed", "0,1", "--out", "out", "--dry_run")
     assert result.status == 0, result.err
     assert "without --teacher\n" in result.out and result.out.count("1 min 30 s") == 4 and "6 min 00 s" in result.out
@@ -161,7 +161,7 @@ def test_runs_side_by_side_share_what_there_is(monkeypatch):
 
 
 def test_a_study_in_python_is_that_of_the_command(here, monkeypatch):
-    monkeypatch.setattr(costs, "dry_run", lambda run: (1.0, ""))
+    monkeypatch.setattr(costs, "dry_run", lambda run: (1.0, "", 4))
     how = {"distill_weight": {"kd": [0.5, 0.9]}, "method_settings": {"kd": {"temperature": [2, 4]}}, "epochs": 1}
     found = package.study(setup="digits", method=["original", "kd"], teacher="teacher.pt", out="o", dry_run=True, **how)
     flags = ("--distill_weight.kd", "0.5,0.9", "--method.kd.temperature", "2,4")

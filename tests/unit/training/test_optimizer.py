@@ -15,7 +15,9 @@ from overhaul.system.messages import UserError
 from overhaul.training.optimisation import training_step
 from overhaul.training.optimizer import begin_epoch, make_optimizer, set_rate
 
-SETUP = replace(SETUPS["own"], student=wide_resnet(10, 1, num_classes=3), image_size=16, mean=(0,) * 3, std=(1,) * 3)
+NAMED = {"epochs": 100, "batch_size": 64, "lr": 0.025, "lr_schedule": "step", "warmup_epochs": 0.0}
+SHOWN = {"image_size": 16, "mean": (0,) * 3, "std": (1,) * 3}
+SETUP = replace(SETUPS["own"], student=wide_resnet(10, 1, num_classes=3), **SHOWN, **NAMED)
 
 
 def alone() -> nn.Module:
