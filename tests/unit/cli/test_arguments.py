@@ -69,7 +69,7 @@ def test_a_wrong_value_of_a_flag_of_another_command_is_one_plain_line(command):
         ("- a", "holds no settings"),
         ("7", "holds no settings"),
         ("lr: fast", ": lr takes a number, not 'fast'"),
-        ("lr:", ": lr takes a number, not null"),
+        ("momentum:", ": momentum takes a number, not null"),
         ("epochs: 2.5", ": epochs takes a whole number, not 2.5"),
         ("epochs: true", ": epochs takes a whole number, not true"),
         ("mean: [1, 2]", ": mean takes three numbers in brackets"),

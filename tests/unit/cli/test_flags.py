@@ -24,7 +24,7 @@ def test_train_is_seen_with_the_fields_of_a_setup_and_a_run_as_its_arguments():
     parameters = inspect.signature(api.train).parameters
     named = {field.name for of in (Setup, Run) for field in fields(of)} - set(api.HIDDEN)
     assert set(parameters) == {"setup", "show", *named}
-    assert parameters["lr"].annotation is float and parameters["seed"].default == 0
+    assert parameters["momentum"].annotation is float and parameters["seed"].default == 0
     assert "weight decay" not in parameters and "seed: of the initial weights" in api.train.__doc__
 
 
