@@ -18,7 +18,7 @@ import torch
 
 from overhaul.cli.main import main
 from overhaul.options import Run
-from overhaul.recipe import Setup
+from overhaul.recipe import Setup, is_foreign
 from overhaul.run import checkpoints
 from overhaul.setups import SETUPS, wide_resnet
 from overhaul.system import preemption
@@ -28,6 +28,7 @@ from overhaul.training.trainer import Result, Trainer, train
 
 SMALL_NET = wide_resnet(10, 1, num_classes=10)
 WHOLE = [name for name, row in SETUPS.items() if row.preprocessing]  # setups that leave nothing to the user
+OF_OURS = [name for name in WHOLE if not is_foreign(SETUPS[name].student.family)]  # and those of our networks
 SIZE = 16  # pixels a side
 DIGITS, DIGITS_TEACHER = (replace(SETUPS[name], image_size=SIZE) for name in ("digits", "digits_teacher"))
 

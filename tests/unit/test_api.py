@@ -49,7 +49,7 @@ def test_rooms_that_bear_the_name_of_a_function_are_both():
         "    try: call()\n"
         "    except overhaul.UserError as error: print('cifar_q' in str(error))\n"
     )
-    assert python(script).split() == ["14", "make_step", "14", "True", "0.1", "kd", "kd", "True", "True"]
+    assert python(script).split() == ["15", "make_step", "15", "True", "0.1", "kd", "kd", "True", "True"]
 
 
 @pytest.mark.parametrize("name", sorted({*package.__all__} - {"UserError", "__version__"}))

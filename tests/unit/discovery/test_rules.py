@@ -11,6 +11,7 @@ from torch import nn
 from overhaul import models
 from overhaul.discovery import find
 from overhaul.models.hooked import Hooked
+from overhaul.recipe import is_foreign
 from overhaul.setups import SETUPS, resnet
 from overhaul.system.messages import UserError
 
@@ -18,7 +19,7 @@ OWN = {
     str(net): (net, 64 if setup.data == "imagenet" else 32)
     for setup in SETUPS.values()
     for net in (setup.teacher, setup.student)
-    if net and net.family
+    if net and net.family and not is_foreign(net.family)
 } | {str(net): (net, 64) for net in map(resnet, (18, 34, 101))}
 LARGE = "pyramidnet depth=200", "resnet depth=101", "resnet depth=152", "wide_resnet depth=28 width=4"
 

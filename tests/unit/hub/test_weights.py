@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.hub_server import COMMIT, LocalHub
+from support.runs import OF_OURS, same_weights
 from support.runs import SMALL_NET as NET
-from support.runs import WHOLE, same_weights
 
 import overhaul as package
 from overhaul import hub, models
@@ -21,7 +21,7 @@ from overhaul.hub import zoo
 from overhaul.setups import SETUPS, Net
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", OF_OURS)
 def test_students_are_saved_and_loaded_for_every_setup(tmp_path, name):
     setup = SETUPS[name]
     network = models.create(setup.student).to(memory_format=torch.channels_last)

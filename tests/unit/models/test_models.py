@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from support.runs import WHOLE
+from support.runs import OF_OURS
 from torch import nn
 
 from overhaul import models
@@ -114,7 +114,7 @@ def test_identify_knows_what_it_does_not_know():
     assert models.identify({"fc.weight": torch.zeros(10, 2)}) is None
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", OF_OURS)
 def test_every_setup_can_be_built_and_recognised(name):
     for net in filter(None, (SETUPS[name].teacher, SETUPS[name].student)):
         with torch.device("meta"):
