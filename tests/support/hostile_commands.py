@@ -97,6 +97,7 @@ ENVIRONMENT = {
     "DeepSpeed": ({"ACCELERATE_USE_DEEPSPEED": "true"}, "ACCELERATE_USE_DEEPSPEED"),
     "FSDP": ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP"),
     "Megatron": ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "ACCELERATE_USE_MEGATRON_LM"),
+    "a level of no log": ({"ACCELERATE_LOG_LEVEL": "zzz"}, "is no level"),
     "a device of no machine": ({"ACCELERATE_TORCH_DEVICE": "zzz"}, "ACCELERATE_TORCH_DEVICE"),
 }
 
