@@ -221,6 +221,8 @@ def inspect(
         net: the network of weights that cannot say it
     """
     nets = [each if isinstance(each, Net) or each is None else named(each) for each in (student, teacher)]
+    if source is None and (unused := [*(["net"] if net else []), *options]):
+        raise UserError(f"--{unused[0]} goes with SOURCE, which is not named; see --student and --teacher")
     found = None if source is None else of_source(source, net, options, weightless=True)
     from overhaul.inspection import inspect
 

@@ -9,7 +9,7 @@ from overhaul import distill, hub, listing, models
 from overhaul.hub.config import preprocessing
 from overhaul.models import Backbone
 from overhaul.models.libraries import images_of
-from overhaul.recipe import Net, Setup
+from overhaul.recipe import MOST, Net, Setup
 from overhaul.system.messages import UserError, check_source
 from overhaul.training.positions import alone, compared
 
@@ -28,8 +28,8 @@ def inspect(
     Each network: {"network", "parameters", "image_size"}. Networks that are not named are the row's. image_size: of the
     student or of the one network, in pixels; else the row's, else what it was trained on.
     """
-    if image_size is not None and image_size < 1:
-        raise UserError(f"--image_size must be at least 1, not {image_size}")
+    if image_size is not None and not 1 <= image_size <= MOST["image_size"]:
+        raise UserError(f"--image_size must be at least 1 and at most {MOST['image_size']:,}, not {image_size}")
     if row:
         student, teacher = student or (None if row.student.is_any else row.student), teacher or row.teacher
         image_size = image_size or row.image_size

@@ -158,8 +158,11 @@ def read_yaml(file: str, said: str) -> dict:
         config = yaml.load(Path(file).read_text("utf-8"), Reader)
     except OSError as error:
         raise UserError(f"{said} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{said} is not YAML of settings: it is nested too deeply") from None
     except NO_YAML as error:
-        raise UserError(f"{said} is not YAML: {' '.join(str(error).split())}") from None
+        why = " ".join(str(error).split()).replace(' in "<unicode string>"', "").partition("; use sys.")[0]
+        raise UserError(f"{said} is not YAML: {why}") from None
     if not isinstance(config, dict) or not config:
         raise UserError(f"{said} holds no settings")
     return config

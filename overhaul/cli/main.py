@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import sys
 import traceback
 from contextlib import nullcontext
@@ -91,6 +92,10 @@ def run(argv: list[str]) -> int:
     name, *argv = argv
     choose("command", name, tuple(COMMANDS))
     check_environment()
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # where MKL would end the process with words of its own
+        raise UserError("the current folder is there no more: go to another (cd), and start again") from None
     if name == "bench" and argv and not argv[0].startswith("-"):
         choose("bench", argv[0], ("data",))
         return call("bench_data", "bench data", BENCH_DATA, argv[1:])
@@ -100,8 +105,13 @@ def run(argv: list[str]) -> int:
 
 
 def show(text: str) -> int:
-    """Print what a command is for; its exit status is 141 where the reader has left, 1 where it cannot be written."""
+    """Print what a command is for; see written."""
     print(text)
+    return written()
+
+
+def written() -> int:
+    """The status of a command by its result: 141 where the reader has left, 1 where it cannot be written."""
     error = lost(sys.stdout)
     if error is None:
         return 0
@@ -126,7 +136,13 @@ def train(argv: list[str]) -> int:
         from overhaul import api
         from overhaul.cli.arguments import parse_training
 
-        api.train(show=True, **parse_training(argv))
+        try:
+            asked = parse_training(argv)
+        except Preempted:
+            raise
+        except SystemExit:  # of --print_config
+            return written()
+        api.train(show=True, **asked)
     return 0
 
 

@@ -20,6 +20,7 @@ from overhaul.system.messages import UserError, duration, nearest, text_table
 from overhaul.system.preemption import STATUS
 
 OWN = {"out": str, "jobs": int, "dry_run": bool, "quiet": bool, "config": str, "json": bool, "task": int}
+NO_ENTRIES = ("config", "task", "json")  # of a --config file
 HELPS = {
     "out": "the folder of the study: study.yaml, a folder a run, logs/ and report/; that of STUDY.yaml unless named",
     "jobs": "runs side by side, each on a GPU of its own, or on its share of the cores",
@@ -118,12 +119,15 @@ def read(file: str, flags: Flags) -> dict[str, list]:
     for key, value in found.items():
         name = str(key).replace("-", "_")
         kind = flags.kind(name)
-        if kind is None or name in ("config", "task", "json"):
-            raise UserError(f"{file} has the unknown entry {key}{nearest(name, flags.kinds, 0.5)}")
+        if kind is None or name in NO_ENTRIES:
+            names = [each for each in flags.kinds if each not in NO_ENTRIES]
+            raise UserError(f"{file} has the unknown entry {key}{nearest(name, names, 0.5)}")
         several = isinstance(value, list)
         if of_origin(kind, tuple):  # a list is one value, a list of lists several
             several = several and all(isinstance(each, (list, type(None))) for each in value)
         entries[name] = value if several else [value]
+        for each in entries[name]:
+            flags.flat(name, each, f"{file}: ")
         if not entries[name]:
             raise UserError(f"{file}: {name} has no value")
     return entries

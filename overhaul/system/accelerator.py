@@ -30,7 +30,7 @@ from overhaul.system.environment import (
     restarts,
 )
 from overhaul.system.messages import UserError, launched, warn
-from overhaul.system.processes import START_UP, limit_waiting
+from overhaul.system.processes import MEETING, START_UP, limit_waiting
 
 DYNAMO_OFF = dict(backend="no", mode="default", fullgraph=False, dynamic=False, use_regional_compilation=False)
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of mallopt
@@ -79,7 +79,7 @@ def between_processes(comm_hook: str) -> list[KwargsHandler]:
         DistributedDataParallelKwargs(
             broadcast_buffers=False, gradient_as_bucket_view=True, comm_hook=DDPCommunicationHookType(comm_hook)
         ),
-        InitProcessGroupKwargs(timeout=START_UP, **({"init_method": "restarted://"} if restarts() else {})),
+        InitProcessGroupKwargs(timeout=MEETING, **({"init_method": "restarted://"} if restarts() else {})),
     ]
 
 

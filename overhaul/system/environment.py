@@ -1,5 +1,6 @@
 """What launchers leave in the environment: it may say where a run is and with whom, but not how it is trained."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ def check_environment() -> None:
     for name in SWITCHES:
         if (value := os.environ.get(name, OFF[0])).lower() not in (*ON, *OFF):
             raise UserError(f"{name} in the environment is true or false, not {printable(value)[:80]!r}; unset it")
+    level = os.environ.get("ACCELERATE_LOG_LEVEL", "INFO")
+    if not isinstance(logging.getLevelName(level.upper()), int):
+        raise UserError(f"ACCELERATE_LOG_LEVEL={printable(level)[:80]} in the environment is no level; unset it")
     check_device("ACCELERATE_TORCH_DEVICE")
     check_processes()
 
@@ -83,6 +87,13 @@ def refusals_explained() -> Iterator[None]:
         yield
     except UserError:
         raise
+    except distributed.DistError as error:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            f"the {launched('WORLD_SIZE', 1)} processes do not find one another at {printable(where)[:80]} "
+            f"({printable(first_line(error))[:200]}); check the address, and that all of them are started"
+        ) from None
     except (ImportError, NotImplementedError, ValueError) as error:
         AcceleratorState._reset_state(reset_partial_state=True)  # which is half made, and would spoil the next start
         raise UserError(f"Accelerate cannot start with this environment: {printable(first_line(error))}") from None

@@ -62,4 +62,4 @@ def check_memory(what: str, size: int) -> None:
     """UserError where so many bytes, of what is named, are more than this machine has."""
     if size > memory():
         gib = f"{size / 2**30:,.0f} GiB, and this machine has {memory() / 2**30:,.0f}"
-        raise UserError(f"{what} would take {gib}; name smaller ones")
+        raise UserError(f"{what} would take {gib}; name a smaller size")

@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 
 from overhaul.system.messages import UserError, first_line
 
+MEETING = timedelta(minutes=10)  # in which processes, started together, have to find one another
 START_UP = timedelta(hours=2)  # how long processes wait for the main one, which may be downloading
 LATER = timedelta(minutes=1)  # by which NCCL kills a process later than gloo tells why
 GONE = ("closed by peer", "reset by peer", "Broken pipe")  # in the errors of gloo and NCCL

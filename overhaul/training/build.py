@@ -14,7 +14,7 @@ from overhaul import catalogue, distill, hub, methods, models
 from overhaul.chosen import chosen
 from overhaul.data.known import is_named
 from overhaul.data.loaders import EvalLoader, EvalStream, Normalize, TrainLoader, TrainStream, load_splits, make_loaders
-from overhaul.nets import advice, is_foreign
+from overhaul.nets import FUNCTION, Net, advice, is_foreign
 from overhaul.options import Run, default_folder
 from overhaul.recipe import Setup
 from overhaul.run.folder import RunFolder
@@ -222,7 +222,18 @@ def check_networks(setup: Setup) -> None:
     for role in ("student", "teacher") if taught else ("student",):
         net = getattr(setup, role)
         if net.family and (models.is_complete(net) or not net.weights):
+            if role == "student" and not FUNCTION.fullmatch(net.family):  # a teacher has to fit its file
+                check_size(net, setup.num_classes)
             models.classifier(net)
+
+
+def check_size(student: Net, classes: int | None) -> None:
+    """UserError for a student whose numbers, gradients and momentum are more than this machine's memory.
+
+    classes: of the data, where they are known.
+    """
+    known = {models.CLASSES: classes or 1, **student.kwargs}
+    check_memory(f"--student {student}", 12 * models.parameters(replace(student, kwargs=known)))
 
 
 def no_teacher(setup: Setup) -> str:

@@ -34,15 +34,24 @@ def test_a_run_outlives_its_streams(tmp_path, place):
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_result_that_cannot_be_written_is_no_success():
+@pytest.mark.parametrize("words", [("setups",), ("train", "--setup", "digits", "--print_config")], ids=" ".join)
+def test_a_result_that_cannot_be_written_is_no_success(words):
     writer = without_reader()
-    left = ended("setups", stdout=writer, stderr=subprocess.PIPE, text=True)
+    left = ended(*words, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (left.returncode, left.stderr) == (141, ""), "as a tool that SIGPIPE ends, quietly"
     if os.path.exists(FULL):
         with open(FULL, "w") as full:
-            lost = ended("setups", "--json", stdout=full, stderr=subprocess.PIPE, text=True)
+            lost = ended(*words, stdout=full, stderr=subprocess.PIPE, text=True)
         assert lost.returncode == 1 and lost.stderr.count("\n") == 1 and "cannot be written to stdout" in lost.stderr
+
+
+def test_a_folder_that_is_gone_is_one_line():
+    command = [sys.executable, "-m", "overhaul", "train", *teaching("--dry_run")]
+    gone = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
+    said = subprocess.run(["bash", "-c", gone, "_", *map(str, command)], capture_output=True, text=True)
+    assert said.returncode == 2 and said.stderr.startswith("overhaul: the current folder is there no more")
+    assert said.stderr.count("\n") == 1
 
 
 def test_letters_that_a_stream_lacks_are_escaped():

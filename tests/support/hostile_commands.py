@@ -37,7 +37,7 @@ YAML = {  # what a --config file holds, and a part of the line
     "a tab": ("lr:\t0.1\n\tepochs: 1\n", "is not YAML"),
     "bytes": (bytes(range(256)), "is not YAML"),
     "NUL": (b"lr: 0\0.1", "is not YAML"),
-    "depth": (f"lr: {'[' * 5000}{']' * 5000}", "is not YAML"),
+    "depth": (f"lr: {'[' * 5000}{']' * 5000}", "nested too deeply"),
     "a number of 5000 digits": (f"epochs: {'9' * 5000}", "is not YAML"),
     "two documents": ("lr: 1\n---\nlr: 2\n", "is not YAML"),
     "NUL in a text": ('output_dir: "a\\0b"\n', "without NUL"),
@@ -63,6 +63,7 @@ FLAGS = {  # the words of a training, and a part of the line
     "std 0": ("--std=[0, 1, 1]", "--std must be above 0"),
     "seed beyond all": (f"--seed={2**32}", "--seed must be between"),
     "minutes of no end": ("--checkpoint_minutes=1e400", "--checkpoint_minutes must be above 0"),
+    "a student beyond the memory": ("--student.kwargs.depth=304", "--student.kwargs.width=64", "this machine has"),
     "depth beyond all": ("--student.kwargs.depth=1000000006", "depth"),
     "width of text": ("--student.kwargs.width=x", "takes a whole number"),
     "a setting of no name": ("--method.=1", "unknown flag"),
@@ -96,6 +97,7 @@ ENVIRONMENT = {
     "DeepSpeed": ({"ACCELERATE_USE_DEEPSPEED": "true"}, "ACCELERATE_USE_DEEPSPEED"),
     "FSDP": ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP"),
     "Megatron": ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "ACCELERATE_USE_MEGATRON_LM"),
+    "a level of no log": ({"ACCELERATE_LOG_LEVEL": "zzz"}, "is no level"),
     "a device of no machine": ({"ACCELERATE_TORCH_DEVICE": "zzz"}, "ACCELERATE_TORCH_DEVICE"),
 }
 
@@ -116,6 +118,7 @@ def config_case(name: str, file: str, says: str, make=lambda folder: None) -> Ca
     return Case(f"--config: {name}", (*TRAIN, "--config", file), says, make)
 
 
+CONFIG, CLASS_PATH = (written(YAML[name][0]) for name in ("config", "class_path of a network"))
 CASES = [
     *(config_case(name, "c.yaml", says, written(content)) for name, (content, says) in YAML.items()),
     config_case("a pipe", "pipe", "no such file", lambda folder: os.mkfifo(folder / "pipe")),
@@ -132,5 +135,9 @@ CASES = [
     Case("bench: steps beyond all", ("bench", "--steps", "1" + "0" * 5000), "takes a whole number"),
     Case("bench data: seconds of no end", ("bench", "data", "--seconds", "1e400"), "--seconds must be above 0"),
     Case("inspect: no size", ("inspect", "torchvision:resnet18", "--image_size", "-5"), "image_size"),
+    Case("inspect: a size beyond all", ("inspect", "torchvision:resnet18", "--image_size", "1" + "0" * 30), "at most"),
+    Case("inspect: a key of no source", ("inspect", "--setup", "digits", "--key", "ema"), "--key goes with SOURCE"),
+    Case("study: config", ("study", "--out", "s", "--config", "c.yaml"), "config (did you mean data_config?)", CONFIG),
+    Case("study: class_path", ("study", "--out", "s", "--config", "c.yaml"), "c.yaml: student.class_path", CLASS_PATH),
     Case("no command", ("",), "command"),
 ]

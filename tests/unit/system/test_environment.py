@@ -1,6 +1,7 @@
 """No variable of the environment that Accelerate reads reaches the recipe: it is passed explicitly, or refused."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from overhaul.options import Precision
 from overhaul.setups import SETUPS
+from overhaul.system import accelerator
 from overhaul.system.accelerator import start
 from overhaul.system.environment import PRECISIONS, REFUSED
 from overhaul.system.messages import UserError
@@ -171,6 +173,15 @@ def test_the_precision_of_the_environment_is_that_of_the_flag(monkeypatch, expec
 def test_a_place_that_cannot_be_is_one_line(monkeypatch, expected, name, value, words):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{words}"):
+        moved()
+
+
+def test_processes_that_do_not_meet_are_one_line(monkeypatch, expected):
+    monkeypatch.setattr(accelerator, "MEETING", timedelta(seconds=1))
+    numbers = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    for name, value in {**numbers, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^the 2 processes do not find one another at 127\.0\.0\.1:9 "):
         moved()
 
 
